@@ -1,0 +1,1 @@
+//! Lifecycle, wiring, supervision, status and metrics.

@@ -1,0 +1,1 @@
+//! Text in, typed and checked configuration out.

@@ -1,0 +1,7 @@
+//! The doors to the outside: disk and clock. Everything the log does to a disk goes through
+//! [`disk::Disk`], so that a simulated disk sees every store.
+pub mod clock;
+pub mod disk;
+#[cfg(any(test, feature = "simulation"))]
+pub mod disk_sim;
+pub mod disk_real;

@@ -1,0 +1,2 @@
+//! Sinks, one file each; `staged` is the exactly-once publisher.
+pub mod staged;

@@ -1,0 +1,2 @@
+//! The exactly-once publisher: staged files, epochs, claims.
+pub mod store;
