@@ -61,7 +61,10 @@ impl Headers {
 
     /// The value of `name`, if it is set.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str())
+        self.0
+            .iter()
+            .find(|(k, _)| k == name)
+            .map(|(_, v)| v.as_str())
     }
 
     /// Sets `name` to `value`, replacing an earlier value.
@@ -96,13 +99,17 @@ pub struct Event {
     pub headers: Headers,
     /// The body; a slice of the mapped segment when it was taken from a hot one.
     pub body: Bytes,
-    /// Milliseconds since the Unix epoch at which the put transaction committed; set by the channel.
+    /// Milliseconds since the Unix epoch at which the put committed; set by the channel.
     pub put_time_ms: u64,
 }
 
 impl Event {
     /// An event without headers.
     pub fn from_body(body: impl Into<Bytes>) -> Self {
-        Self { headers: Headers::new(), body: body.into(), put_time_ms: 0 }
+        Self {
+            headers: Headers::new(),
+            body: body.into(),
+            put_time_ms: 0,
+        }
     }
 }

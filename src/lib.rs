@@ -2,7 +2,7 @@
 //! into HDFS exactly once.
 //!
 //! ```text
-//! config -> agent -> source -> channel -> sink        env/ (disk, clock, random): the doors outside
+//! config -> agent -> source -> channel -> sink       env/ (disk, clock, random): the doors outside
 //! ```
 
 pub mod agent;

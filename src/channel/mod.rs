@@ -268,19 +268,27 @@ pub struct PutTransaction {
 
 impl std::fmt::Debug for PutTransaction {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PutTransaction").field("events", &self.batch.events.len()).finish()
+        f.debug_struct("PutTransaction")
+            .field("events", &self.batch.events.len())
+            .finish()
     }
 }
 
 impl PutTransaction {
     /// Begins a transaction; nothing is reserved yet.
     pub fn begin(channel: Arc<dyn Channel>) -> Self {
-        Self { channel, batch: PutBatch::default() }
+        Self {
+            channel,
+            batch: PutBatch::default(),
+        }
     }
 
     /// Adds an event without a position.
     pub fn put(&mut self, event: Event) {
-        self.batch.events.push(PutEvent { event, position: None });
+        self.batch.events.push(PutEvent {
+            event,
+            position: None,
+        });
     }
 
     /// Adds a position; returns its index for [`PutTransaction::put_at`].
@@ -291,7 +299,10 @@ impl PutTransaction {
 
     /// Adds an event that ended at `offset` of the input behind position `index`.
     pub fn put_at(&mut self, event: Event, index: u32, offset: u64) {
-        self.batch.events.push(PutEvent { event, position: Some((index, offset)) });
+        self.batch.events.push(PutEvent {
+            event,
+            position: Some((index, offset)),
+        });
     }
 
     /// Commits; see [`Channel::commit_put`].
@@ -328,7 +339,11 @@ impl TakeTransaction {
     /// Opens a lease that holds nothing yet.
     pub fn begin(channel: Arc<dyn Channel>, mode: TakeMode) -> Result<Self, ChannelError> {
         let lease = channel.open_lease(mode)?;
-        Ok(Self { channel, lease, held: None })
+        Ok(Self {
+            channel,
+            lease,
+            held: None,
+        })
     }
 
     /// Takes more events; see [`Channel::lease_take`].
@@ -375,7 +390,9 @@ impl TakeTransaction {
     /// Acknowledges up to `through`; the rest stays held.
     pub async fn commit_through(&mut self, through: Seq) -> Result<(), ChannelError> {
         self.channel.lease_ack(self.lease, through).await?;
-        self.held = self.held.and_then(|h| SeqRange::new(through.next(), h.last));
+        self.held = self
+            .held
+            .and_then(|h| SeqRange::new(through.next(), h.last));
         Ok(())
     }
 

@@ -2,6 +2,6 @@
 //! [`disk::Disk`], so that a simulated disk sees every store.
 pub mod clock;
 pub mod disk;
+pub mod disk_real;
 #[cfg(any(test, feature = "simulation"))]
 pub mod disk_sim;
-pub mod disk_real;
