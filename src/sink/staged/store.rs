@@ -43,6 +43,34 @@ pub struct FileInfo {
     pub is_dir: bool,
 }
 
+/// Checks the one form of path every store takes: absolute, no empty, `.` or `..` component, no
+/// NUL; a trailing slash is cut.
+pub(crate) fn check_path(path: &str) -> Result<&str, StoreError> {
+    let bad = |why: &str| Err(StoreError::Refused(format!("path {path:?} {why}")));
+    let Some(relative) = path.strip_prefix('/') else {
+        return bad("is not absolute");
+    };
+    if path == "/" {
+        return Ok(path);
+    }
+    let relative = relative.strip_suffix('/').unwrap_or(relative);
+    if path.contains('\0') {
+        return bad("holds a NUL");
+    }
+    if relative.split('/').any(|c| matches!(c, "" | "." | "..")) {
+        return bad("has an empty, `.` or `..` component");
+    }
+    Ok(path.strip_suffix('/').unwrap_or(path))
+}
+
+/// The directory that holds a checked path; the root is its own parent.
+pub(crate) fn parent_of(path: &str) -> &str {
+    match path.rfind('/') {
+        None | Some(0) => "/",
+        Some(at) => &path[..at],
+    }
+}
+
 /// An open file of an attempt.
 #[async_trait]
 pub trait StoreWriter: Send {
@@ -73,6 +101,8 @@ pub trait FileStore: Send + Sync {
     async fn stat(&self, path: &str) -> Result<Option<FileInfo>, StoreError>;
     /// Entries of a directory; empty where it is missing.
     async fn list(&self, path: &str) -> Result<Vec<FileInfo>, StoreError>;
+    /// Reads a whole file: for audits and tests, not for large data.
+    async fn read(&self, path: &str) -> Result<Bytes, StoreError>;
     /// Makes renames and deletes in these directories durable (a local file system needs it, a
     /// NameNode journals by itself).
     async fn sync_dirs(&self, paths: &[&str]) -> Result<(), StoreError>;
