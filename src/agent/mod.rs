@@ -1,1 +1,3 @@
 //! Lifecycle, wiring, supervision, status and metrics.
+
+pub mod counters;
