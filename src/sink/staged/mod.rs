@@ -1,3 +1,7 @@
 //! The exactly-once publisher: staged files, epochs, claims.
+pub mod hadoop_conf;
+mod hdfs_errors;
 pub mod store;
+pub mod store_hdfs;
 pub mod store_local;
+pub mod store_open;

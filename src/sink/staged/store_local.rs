@@ -172,7 +172,9 @@ fn mkdirs(path: &str, create_parent: bool) -> Result<(), StoreError> {
 /// Opens parent and file so that the parent's later renames do not matter.
 fn create(path: &str) -> Result<(File, File), StoreError> {
     let parent = parent_of(path);
-    let name = Path::new(path).file_name().unwrap_or_else(|| OsStr::new(""));
+    let name = Path::new(path)
+        .file_name()
+        .unwrap_or_else(|| OsStr::new(""));
     let missing = || StoreError::ParentNotFound(format!("creating {path}: {parent} is missing"));
     let dir = match File::open(parent) {
         Ok(dir) => dir,
