@@ -1,3 +1,8 @@
 //! Lifecycle, wiring, supervision, status and metrics.
 
 pub mod counters;
+pub mod flow;
+pub mod metrics;
+pub mod registry;
+pub mod status;
+pub mod supervisor;
