@@ -5,3 +5,4 @@ pub mod disk;
 pub mod disk_real;
 #[cfg(any(test, feature = "simulation"))]
 pub mod disk_sim;
+pub mod region;
