@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod channel;
+pub mod cli;
 pub mod config;
 pub mod env;
 pub mod event;

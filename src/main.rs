@@ -1,2 +1,5 @@
-//! The `forebay` binary: parses the command line and hands over to the library.
-fn main() {}
+//! The `forebay` binary: hands over to the library.
+
+fn main() -> std::process::ExitCode {
+    forebay::cli::main().into()
+}

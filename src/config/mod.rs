@@ -10,7 +10,10 @@
 //! *Invariants*: all findings of a file are reported at once, each with file, line and key; what
 //! is not supported is refused, so that nothing is ever silently different from Flume.
 
+mod advice;
+pub mod check;
 pub mod diagnostic;
+pub mod hadoop;
 pub mod keys;
 pub mod lookup;
 pub mod model;
@@ -75,6 +78,9 @@ pub fn parse(bytes: &[u8], file: &Arc<str>, agent: &str, lookups: &Lookups) -> L
     let properties = properties::parse(bytes, file, &mut found);
     let raw = model::select(&properties, agent, file, lookups, &mut found);
     let config = options::build(&raw, lookups, &mut found);
+    if !found.has_errors() {
+        advice::add(&raw, &config, &mut found);
+    }
     let config = (!found.has_errors()).then_some(config);
     Loaded { config, raw, found }
 }

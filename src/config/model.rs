@@ -73,6 +73,8 @@ pub struct RawAgent {
     pub name: String,
     /// The file.
     pub file: Arc<str>,
+    /// Names in the list of channels, those with errors too.
+    pub listed_channels: Vec<String>,
     /// Sources in the order of their list.
     pub sources: Vec<Component>,
     /// Channels in the order of their list.
@@ -144,10 +146,25 @@ pub fn select(
     }
     sorting.groups();
     let [sources, channels, sinks] = SECTIONS.map(|section| sorting.section(section, file));
+    let named = |word: &str| {
+        sorting
+            .lists
+            .get(word)
+            .map_or("", |(list, _)| list.as_str())
+    };
+    let listed_channels = named("channels")
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect();
+    if named("sources").is_empty() && named("sinks").is_empty() && names.contains(&agent.into()) {
+        let message = "neither sources nor sinks are listed; there is nothing to do";
+        sorting.found.error(&Location::whole(file), agent, message);
+    }
     sorting.leftovers();
     RawAgent {
         name: agent.to_owned(),
         file: Arc::clone(file),
+        listed_channels,
         sources,
         channels,
         sinks,
@@ -320,7 +337,14 @@ impl Sorting<'_> {
         };
         let mut names: Vec<&str> = Vec::new();
         for name in list.split_whitespace() {
-            if names.contains(&name) {
+            if name.contains('/') || name.chars().any(char::is_control) {
+                // Names become parts of file names.
+                self.found.error(
+                    &at,
+                    &list_key,
+                    format!("'{name}' holds a character that file names cannot have"),
+                );
+            } else if names.contains(&name) {
                 self.found
                     .warning(&at, &list_key, format!("'{name}' is listed twice"));
             } else {

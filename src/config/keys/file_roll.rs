@@ -54,9 +54,7 @@ pub(super) static TABLE: Table = Table {
         .no_effect("TEXT does not read it"),
         Key::new("sink.pathManager", KeyType::Text, "how files are named")
             .default("DEFAULT")
-            .no_effect(
-                "names carry the channel and the sequence numbers, so that they can be audited",
-            ),
+            .no_effect("names carry channel and sequence numbers, so that they can be audited"),
         Key::new(
             "sink.pathManager.prefix",
             KeyType::Text,

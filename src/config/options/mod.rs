@@ -190,6 +190,7 @@ pub(super) fn build(raw: &RawAgent, lookups: &Lookups, found: &mut Diagnostics) 
     }
     batches(raw, &agent, found);
     directories(raw, &agent, found);
+    super::advice::ports(raw, &agent, found);
     agent
 }
 
@@ -216,12 +217,12 @@ fn known_channel(reader: &mut Reader<'_>, raw: &RawAgent, key: &str, name: &str)
     if raw.channels.iter().any(|channel| channel.name == name) {
         return Some(name.to_owned());
     }
-    let entry = reader.entry(key)?;
-    let message = format!(
-        "there is no usable channel '{name}' in {}.channels",
-        raw.name
-    );
-    reader.error(entry, message);
+    // A channel that is listed and not here has errors of its own.
+    if !raw.listed_channels.iter().any(|listed| listed == name) {
+        let entry = reader.entry(key)?;
+        let message = format!("{}.channels does not list '{name}'", raw.name);
+        reader.error(entry, message);
+    }
     None
 }
 

@@ -5,7 +5,7 @@ use super::*;
 use crate::config::{Lookups, parse};
 
 fn lookups() -> Lookups {
-    Lookups::fixed([], [("HOME".to_owned(), "/home/u".to_owned())])
+    Lookups::fixed([], [("HOME".to_owned(), "/h/u".to_owned())])
 }
 
 fn agent(text: &str) -> AgentConfig {
@@ -59,7 +59,7 @@ fn a_silent_file_gets_the_documented_defaults() {
     let options = file_channel("");
     assert_eq!(
         options.data_dirs,
-        [std::path::Path::new("/home/u/.flume/file-channel/data")]
+        [std::path::Path::new("/h/u/.flume/file-channel/data")]
     );
     assert_eq!(
         (options.capacity, options.transaction_capacity),

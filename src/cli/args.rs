@@ -1,0 +1,355 @@
+//! Arguments of all commands.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::Secret;
+
+const EXAMPLES: &str = "\
+Examples:
+  forebay check flume.conf                        say what a Flume configuration will do
+  forebay agent -n a1 -f flume.conf               run it, as flume-ng would
+  forebay agent -n a1 -f flume.conf -c /etc/hadoop/conf
+                                                  the same, into an HDFS
+  forebay status data/c1                          how many events wait
+  forebay audit hdfs://nn:8020/logs               is anything missing or double?
+
+Exit codes: 0 clean, 1 failed while running, 2 usage or configuration, 3 directory in use or
+cloned log, 4 stopped before drained (nothing lost), 5 damage or audit finding.
+
+Every command has its own examples: forebay COMMAND --help";
+
+/// Moves event streams into HDFS exactly once, from the configuration of Apache Flume.
+#[derive(Debug, Parser)]
+#[command(name = "forebay", version, about, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run an agent
+    Agent(AgentArgs),
+    /// Read a configuration and say what it will do, and what not
+    Check(CheckArgs),
+    /// Show how many events a channel holds, also while its agent runs
+    Status(StatusArgs),
+    /// Look into the log of a file channel
+    Wal(WalArgs),
+    /// Prove from the names of published files that no event is missing or double
+    Audit(AuditArgs),
+    /// Decide on an epoch that has halted
+    Resolve(ResolveArgs),
+    /// Print the version
+    Version,
+}
+
+const AGENT_EXAMPLES: &str = "\
+Examples:
+  forebay agent -n a1 -f flume.conf
+  forebay agent --name a1 --conf-file flume.conf --conf /etc/hadoop/conf
+  forebay agent -n a1 -f flume.conf -Dflume.monitoring.type=http -Dflume.monitoring.port=41414
+  forebay agent -n a1 -f flume.conf --until-drained     run to the end of the input, then stop
+  forebay agent -n a1 -f flume.conf --dryrun            check everything, start nothing
+
+Ctrl-C or SIGTERM: sources stop, what was acknowledged is published, exit code 0.
+The log goes to stderr; nothing goes to stdout.";
+
+/// Arguments of `forebay agent`, those of `flume-ng agent` among them.
+#[derive(Debug, Args)]
+#[command(after_help = AGENT_EXAMPLES)]
+pub struct AgentArgs {
+    /// Name of the agent in the configuration
+    #[arg(short, long, value_name = "NAME")]
+    pub name: String,
+    /// The configuration, a Flume .properties file
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub conf_file: PathBuf,
+    /// Directory with Hadoop's core-site.xml and hdfs-site.xml
+    #[arg(short, long, value_name = "DIR")]
+    pub conf: Option<PathBuf>,
+    /// Do not read the configuration again when it changes
+    #[arg(long)]
+    pub no_reload_conf: bool,
+    /// Check the configuration and start nothing
+    #[arg(short, long)]
+    pub dryrun: bool,
+    /// Set a system property, for ${sys:KEY} and for flume.monitoring.*
+    #[arg(short = 'D', value_name = "KEY=VALUE")]
+    pub define: Vec<Define>,
+    /// How long a stop may take before the agent exits with code 4
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub drain_timeout: Duration,
+    /// Stop by itself when every source that can end has ended and all is published
+    #[arg(long)]
+    pub until_drained: bool,
+    /// Form of the log lines on stderr
+    #[arg(long, value_enum, default_value_t = LogFormat::Human)]
+    pub log_format: LogFormat,
+    /// Least level of the log [default: info, or that of -Dflume.root.logger]
+    #[arg(long, value_enum)]
+    pub log_level: Option<LogLevel>,
+    /// Settings of the JVM: accepted for flume-ng's sake, without effect
+    #[arg(short = 'X', value_name = "OPTION", hide = true)]
+    pub jvm: Vec<String>,
+    /// Class path of the JVM: accepted for flume-ng's sake, without effect
+    #[arg(short = 'C', long, value_name = "PATH", hide = true)]
+    pub classpath: Option<String>,
+}
+
+impl AgentArgs {
+    /// The least level to log: `--log-level`, else `-Dflume.root.logger=LEVEL,...`, else info.
+    pub fn level(&self) -> LogLevel {
+        let logger = self
+            .define
+            .iter()
+            .rev()
+            .find(|define| define.key == "flume.root.logger");
+        let named = logger.and_then(|define| {
+            let level = define.value.expose().split(',').next()?.trim();
+            LogLevel::from_str(level, true).ok()
+        });
+        self.log_level.or(named).unwrap_or(LogLevel::Info)
+    }
+
+    /// Options of flume-ng that are accepted and do nothing, as they were written.
+    pub fn without_effect(&self) -> Vec<String> {
+        let jvm = self.jvm.iter().map(|option| format!("-X{option}"));
+        jvm.chain(
+            self.classpath
+                .iter()
+                .map(|path| format!("--classpath {path}")),
+        )
+        .collect()
+    }
+
+    /// The system properties of the command line; later ones win.
+    pub fn system_properties(&self) -> Vec<(String, String)> {
+        pairs(&self.define)
+    }
+}
+
+fn pairs(define: &[Define]) -> Vec<(String, String)> {
+    define
+        .iter()
+        .map(|one| (one.key.clone(), one.value.expose().to_owned()))
+        .collect()
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        // A day is more than any supervisor waits, and keeps clocks far from their ends.
+        Ok(seconds) if seconds <= 86_400 => Ok(Duration::from_secs(seconds)),
+        _ => Err("a whole number of seconds from 0 to 86400".to_owned()),
+    }
+}
+
+/// One `-Dkey=value`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Define {
+    /// What stands before the first `=`.
+    pub key: String,
+    /// What stands behind it; may be a password, so it is never printed.
+    pub value: Secret,
+}
+
+impl fmt::Debug for Define {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "-D{}=..", self.key)
+    }
+}
+
+impl std::str::FromStr for Define {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        if key.is_empty() {
+            return Err("KEY=VALUE, with a key".to_owned());
+        }
+        Ok(Self {
+            key: key.to_owned(),
+            value: Secret::new(value),
+        })
+    }
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For eyes.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Levels of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum LogLevel {
+    /// Only what failed.
+    Error,
+    /// And what may fail.
+    Warn,
+    /// And what happens.
+    Info,
+    /// And why.
+    Debug,
+    /// And how.
+    Trace,
+}
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  forebay check flume.conf                     every agent of the file
+  forebay check flume.conf -n a1 --strict      warnings count as errors
+  forebay check flume.conf --json | jq .agents[0].findings
+  LOGS=/var/log forebay check flume.conf -Dport=4141    answers for ${env:LOGS}, ${sys:port}
+
+Exit codes: 0 the configuration can be used, 2 it cannot.";
+
+/// Arguments of `forebay check`.
+#[derive(Debug, Args)]
+#[command(after_help = CHECK_EXAMPLES)]
+pub struct CheckArgs {
+    /// The configuration
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Check this agent only [default: all agents of the file]
+    #[arg(short, long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Directory with Hadoop's core-site.xml and hdfs-site.xml
+    #[arg(short, long, value_name = "DIR")]
+    pub conf: Option<PathBuf>,
+    /// Take warnings for errors
+    #[arg(long)]
+    pub strict: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+    /// Set a system property, for ${sys:KEY}
+    #[arg(short = 'D', value_name = "KEY=VALUE")]
+    pub define: Vec<Define>,
+}
+
+impl CheckArgs {
+    /// The system properties of the command line; later ones win.
+    pub fn system_properties(&self) -> Vec<(String, String)> {
+        pairs(&self.define)
+    }
+}
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  forebay status data/c1
+  forebay status --json data/c1 | jq .waiting
+
+A channel is drained when waiting, leased and sealed_unpublished are all 0.";
+
+/// Arguments of `forebay status`.
+#[derive(Debug, Args)]
+#[command(after_help = STATUS_EXAMPLES)]
+pub struct StatusArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// A data directory of the channel
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+const WAL_EXAMPLES: &str = "\
+Examples:
+  forebay wal inspect data/c1             segments, sequence numbers, epochs
+  forebay wal verify data/c1              read everything, check every rule; 5 on damage
+  forebay wal dump --json data/c1 | head  the frames, one a line
+
+The agent may run meanwhile.";
+
+/// Arguments of `forebay wal`.
+#[derive(Debug, Args)]
+#[command(after_help = WAL_EXAMPLES)]
+pub struct WalArgs {
+    /// What to do with the log.
+    #[command(subcommand)]
+    pub command: WalCommand,
+}
+
+/// The commands of `forebay wal`.
+#[derive(Debug, Subcommand)]
+pub enum WalCommand {
+    /// Show segments, sequence numbers and epochs
+    Inspect(WalDirArgs),
+    /// Read everything and check every checksum and rule; exit code 5 on damage
+    Verify(WalDirArgs),
+    /// Print the frames
+    Dump(WalDirArgs),
+}
+
+/// Arguments of the commands of `forebay wal`.
+#[derive(Debug, Args)]
+#[command(after_help = WAL_EXAMPLES)]
+pub struct WalDirArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The channel's data directories, all of them
+    #[arg(value_name = "DIR", required = true)]
+    pub dirs: Vec<PathBuf>,
+}
+
+const AUDIT_EXAMPLES: &str = "\
+Examples:
+  forebay audit out/logs
+  forebay audit hdfs://nn:8020/logs -c /etc/hadoop/conf
+  forebay audit /data/a /data/b --log data/c1      several targets of one channel
+
+Exit codes: 0 every range is there once, 5 something is missing or double.";
+
+/// Arguments of `forebay audit`.
+#[derive(Debug, Args)]
+#[command(after_help = AUDIT_EXAMPLES)]
+pub struct AuditArgs {
+    /// Where the files were published: local or hdfs://
+    #[arg(value_name = "PATH", required = true)]
+    pub paths: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Data directory of the channel, for ranges that went to sinks without files
+    #[arg(long, value_name = "DIR")]
+    pub log: Option<PathBuf>,
+    /// Directory with Hadoop's core-site.xml and hdfs-site.xml
+    #[arg(short, long, value_name = "DIR")]
+    pub conf: Option<PathBuf>,
+}
+
+const RESOLVE_EXAMPLES: &str = "\
+Examples:
+  forebay resolve 17 --done data/c1      its files are where they belong: acknowledge it
+  forebay resolve 17 --again data/c1     publish it once more
+
+The facts about the epoch are printed first; the agent must not run.";
+
+/// Arguments of `forebay resolve`.
+#[derive(Debug, Args)]
+#[command(after_help = RESOLVE_EXAMPLES)]
+pub struct ResolveArgs {
+    /// Number of the epoch
+    #[arg(value_name = "EPOCH")]
+    pub epoch: u64,
+    /// Its files are published: acknowledge the range
+    #[arg(long, conflicts_with = "again", required_unless_present = "again")]
+    pub done: bool,
+    /// Publish it again
+    #[arg(long)]
+    pub again: bool,
+    /// A data directory of the channel
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}

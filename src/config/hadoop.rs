@@ -1,0 +1,212 @@
+//! Finds Hadoop's configuration directory and reads `fs.defaultFS` from it.
+//!
+//! *Place in the flow*: asked by the agent before it opens a store and by `check`. hdfs-native
+//! reads everything else from the same directory (`with_config_dir`).
+//! *Invariant*: the order is `-c DIR`, then `HADOOP_CONF_DIR`, then `HADOOP_HOME/etc/hadoop`. A
+//! directory counts only where it holds core-site.xml or hdfs-site.xml, because Flume's own `-c`
+//! directory often holds neither.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::lookup::Lookups;
+use super::options::{StoreKind, Target};
+
+/// The files that hdfs-native reads, in its order; later ones win.
+const FILES: [&str; 2] = ["core-site.xml", "hdfs-site.xml"];
+
+/// Who named the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// `-c DIR`
+    CommandLine,
+    /// `HADOOP_CONF_DIR`
+    ConfDir,
+    /// `HADOOP_HOME`
+    Home,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CommandLine => "-c",
+            Self::ConfDir => "HADOOP_CONF_DIR",
+            Self::Home => "HADOOP_HOME",
+        })
+    }
+}
+
+/// Hadoop's configuration, as far as it is ours to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HadoopConf {
+    /// The directory, for hdfs-native's `with_config_dir`.
+    pub dir: PathBuf,
+    /// Who named it.
+    pub origin: Origin,
+    /// The store that `fs.defaultFS` names; never [`StoreKind::DefaultFs`].
+    pub default_fs: Option<StoreKind>,
+}
+
+impl fmt::Display for HadoopConf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (from {})", self.dir.display(), self.origin)
+    }
+}
+
+/// A file of Hadoop's configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("Hadoop's configuration {file}: {reason}")]
+pub struct HadoopError {
+    /// The file.
+    pub file: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Finds the directory; `None` where nobody names one that holds a configuration.
+///
+/// # Errors
+/// A file is there and cannot be read or is no configuration. Nothing falls through to the next
+/// directory then.
+pub fn find(conf: Option<&Path>, lookups: &Lookups) -> Result<Option<HadoopConf>, HadoopError> {
+    let home = lookups.env("HADOOP_HOME").filter(|home| !home.is_empty());
+    let conf_dir = lookups.env("HADOOP_CONF_DIR").filter(|dir| !dir.is_empty());
+    let candidates = [
+        (Origin::CommandLine, conf.map(Path::to_owned)),
+        (Origin::ConfDir, conf_dir.map(PathBuf::from)),
+        (
+            Origin::Home,
+            home.map(|home| Path::new(&home).join("etc/hadoop")),
+        ),
+    ];
+    for (origin, dir) in candidates {
+        let Some(dir) = dir else { continue };
+        if FILES.iter().any(|file| dir.join(file).exists()) {
+            let default_fs = default_fs(&dir)?;
+            return Ok(Some(HadoopConf {
+                dir,
+                origin,
+                default_fs,
+            }));
+        }
+    }
+    Ok(None)
+}
+
+fn default_fs(dir: &Path) -> Result<Option<StoreKind>, HadoopError> {
+    let mut found = None;
+    for name in FILES {
+        let path = dir.join(name);
+        if !path.exists() {
+            continue;
+        }
+        let fail = |reason: String| HadoopError {
+            file: path.display().to_string(),
+            reason,
+        };
+        let text = std::fs::read_to_string(&path).map_err(|error| fail(error.to_string()))?;
+        let value = property(&text, "fs.defaultFS").map_err(&fail)?;
+        let Some(value) = value else { continue };
+        let target =
+            Target::parse(&value).map_err(|error| fail(format!("fs.defaultFS: {error}")))?;
+        if value.contains("${") || target.store == StoreKind::DefaultFs {
+            return Err(fail(format!("fs.defaultFS: '{value}' names no store")));
+        }
+        found = Some(target.store);
+    }
+    Ok(found)
+}
+
+/// The last value of a property of a Hadoop configuration.
+fn property(text: &str, name: &str) -> Result<Option<String>, String> {
+    let options = roxmltree::ParsingOptions {
+        allow_dtd: true,
+        ..Default::default()
+    };
+    let document = roxmltree::Document::parse_with_options(text, options)
+        .map_err(|error| format!("is no XML: {error}"))?;
+    let child = |node: roxmltree::Node<'_, '_>, tag: &str| {
+        let child = node.children().find(|child| child.has_tag_name(tag))?;
+        Some(child.text()?.trim().to_owned())
+    };
+    let properties = document
+        .root_element()
+        .children()
+        .filter(|node| node.has_tag_name("property"))
+        .filter(|node| child(*node, "name").as_deref() == Some(name));
+    Ok(properties
+        .filter_map(|node| child(node, "value"))
+        .next_back())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(dir: &Path, name: &str, value: &str) {
+        std::fs::create_dir_all(dir).unwrap();
+        let text = format!(
+            "<?xml version=\"1.0\"?>\n<configuration><property><name>fs.defaultFS</name>\
+             <value> {value} </value></property></configuration>"
+        );
+        std::fs::write(dir.join(name), text).unwrap();
+    }
+
+    fn env(pairs: &[(&str, &Path)]) -> Lookups {
+        let own = |(key, path): &(&str, &Path)| ((*key).to_owned(), path.display().to_string());
+        Lookups::fixed([], pairs.iter().map(own))
+    }
+
+    #[test]
+    fn the_first_directory_that_holds_a_configuration_is_taken() {
+        let root = tempfile::tempdir().unwrap();
+        let (given, conf, home) = (
+            root.path().join("given"),
+            root.path().join("conf"),
+            root.path().join("home"),
+        );
+        std::fs::create_dir(&given).unwrap();
+        let lookups = env(&[("HADOOP_CONF_DIR", &conf), ("HADOOP_HOME", &home)]);
+        let found = || find(Some(&given), &lookups).unwrap();
+        assert_eq!(found(), None);
+        site(
+            &home.join("etc/hadoop"),
+            "core-site.xml",
+            "hdfs://home:8020",
+        );
+        assert_eq!(found().unwrap().origin, Origin::Home);
+        site(&conf, "core-site.xml", "hdfs://conf");
+        assert_eq!(
+            found().unwrap().default_fs,
+            Some(StoreKind::Hdfs("conf".to_owned()))
+        );
+        // Flume's own directory stands in front only once it has a configuration of Hadoop's.
+        site(&given, "core-site.xml", "hdfs://given:9000/");
+        let found = found().unwrap();
+        assert_eq!(
+            found.default_fs,
+            Some(StoreKind::Hdfs("given:9000".to_owned()))
+        );
+        assert_eq!(found.to_string(), format!("{} (from -c)", given.display()));
+    }
+
+    #[test]
+    fn a_broken_file_is_an_error_with_its_name() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("core-site.xml"), "<configuration>").unwrap();
+        let error = find(Some(root.path()), &env(&[])).unwrap_err().to_string();
+        assert!(error.contains("core-site.xml: is no XML"), "{error}");
+        site(root.path(), "core-site.xml", "${nn}");
+        let error = find(Some(root.path()), &env(&[])).unwrap_err().to_string();
+        assert!(error.contains("fs.defaultFS"), "{error}");
+    }
+
+    #[test]
+    fn the_second_file_overrules_the_first() {
+        let root = tempfile::tempdir().unwrap();
+        site(root.path(), "core-site.xml", "hdfs://a");
+        site(root.path(), "hdfs-site.xml", "file:///");
+        let found = find(Some(root.path()), &env(&[])).unwrap().unwrap();
+        assert_eq!(found.default_fs, Some(StoreKind::Local));
+    }
+}
