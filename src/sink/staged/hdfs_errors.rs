@@ -123,6 +123,14 @@ fn sort_exception(op: Op, class: &str, message: &str, text: String) -> StoreErro
         "IOException" if message.contains("could only be written to") => {
             StoreError::Unavailable(text)
         }
+        // A file renamed onto a directory or the other way round: checked before `overwrite`.
+        "IOException"
+            if op == Op::Rename
+                && message.starts_with("Source ")
+                && message.ends_with("must both be directories") =>
+        {
+            StoreError::AlreadyExists(text)
+        }
         "IOException" if refused_io_exception(op, message) => StoreError::Refused(text),
         _ => StoreError::Unknown(text),
     }
