@@ -21,24 +21,21 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Map, Value};
-use tokio::sync::watch;
 
 use super::counters::{CHANNEL_TABLE, Described, fill_percentage};
 use super::registry::{Counters, Entry, Registry};
+use crate::source::Shutdown;
 
 /// Serves until `stop`; an error means that the address cannot be used now.
 pub async fn serve(
     address: SocketAddr,
     registry: Arc<Registry>,
-    mut stop: watch::Receiver<bool>,
+    shutdown: Shutdown,
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::bind(address).await?;
     tracing::info!(address = %listener.local_addr()?, "metrics over http");
     axum::serve(listener, router(registry))
-        .with_graceful_shutdown(async move {
-            // An error means that the agent has gone, which is also a stop.
-            let _stopped = stop.wait_for(|stop| *stop).await.map(|_| ());
-        })
+        .with_graceful_shutdown(async move { shutdown.wait().await })
         .await
 }
 

@@ -2,6 +2,7 @@
 
 pub mod counters;
 pub mod flow;
+pub mod logging;
 pub mod metrics;
 pub mod registry;
 pub mod status;

@@ -13,15 +13,15 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::registry::{Entry, State};
 use crate::channel::{Channel, ChannelError};
 use crate::env::clock::Clock;
+use crate::source::Shutdown;
 
 /// First pause after a failure.
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
@@ -66,10 +66,8 @@ pub type Run = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
 pub struct RunContext {
     /// Its channel, open.
     pub channel: Arc<dyn Channel>,
-    /// Becomes true when the component shall finish what it has begun and return.
-    pub stop: watch::Receiver<bool>,
-    /// Set by a source while everything it could read has been read.
-    pub ended: Arc<AtomicBool>,
+    /// When to finish what has begun and return.
+    pub shutdown: Shutdown,
 }
 
 impl std::fmt::Debug for RunContext {
@@ -97,8 +95,9 @@ pub struct ComponentSpec {
     pub entry: Arc<Entry>,
     /// Its place in the order of stopping.
     pub tier: Tier,
-    /// Whether it can come to an end by itself (`--until-drained` waits for it).
-    pub can_end: bool,
+    /// Whether everything it could read has been read and acknowledged; `None` for what never
+    /// comes to an end. `--until-drained` waits for it.
+    pub ended: Option<Box<dyn Fn() -> bool + Send + Sync>>,
     /// Starts it.
     pub start: Box<dyn Fn(RunContext) -> Run + Send + Sync>,
 }
@@ -128,15 +127,14 @@ pub async fn supervise(
     failures: mpsc::UnboundedSender<Failure>,
 ) {
     let mut failed_in_a_row = 0;
-    let mut stop = context.stop.clone();
+    let shutdown = context.shutdown.clone();
     loop {
         let started = clock.now();
         spec.entry.enter(State::Running, clock.as_ref());
         let outcome = attempt((spec.start)(context.clone())).await;
-        let stopping = *stop.borrow();
+        let stopping = shutdown.requested();
         let reason = match outcome {
             Ok(()) => {
-                context.ended.store(!stopping, Ordering::Relaxed);
                 let state = if stopping {
                     State::Stopped
                 } else {
@@ -153,7 +151,6 @@ pub async fn supervise(
                 return;
             }
         };
-        context.ended.store(false, Ordering::Relaxed);
         if stopping && spec.tier != Tier::Resolver {
             tracing::warn!(component = %spec.entry.label(), %reason, "failed while stopping");
             spec.entry.enter(State::Stopped, clock.as_ref());
@@ -177,7 +174,7 @@ pub async fn supervise(
         );
         if stopping {
             tokio::time::sleep(pause).await;
-        } else if wait_or_stop(&mut stop, pause).await && spec.tier != Tier::Resolver {
+        } else if shutdown.wait_for(pause).await && spec.tier != Tier::Resolver {
             spec.entry.enter(State::Stopped, clock.as_ref());
             return;
         }
@@ -192,15 +189,6 @@ async fn attempt(run: Run) -> Result<(), Failure> {
         Some(Ok(outcome)) => outcome,
         Some(Err(error)) => Err(Failure::Retry(format!("broke down: {error}"))),
         None => Ok(()),
-    }
-}
-
-/// Waits for `pause`; returns early, and true, when the stop signal comes.
-pub async fn wait_or_stop(stop: &mut watch::Receiver<bool>, pause: Duration) -> bool {
-    tokio::select! {
-        // An error means that the sender has gone: nobody will ever ask again, so stop.
-        _ = stop.wait_for(|stop| *stop) => true,
-        () = tokio::time::sleep(pause) => false,
     }
 }
 

@@ -27,6 +27,7 @@ use super::status::StatusSocket;
 use super::supervisor::{ComponentSpec, Failure, RunContext, Tier, backoff, supervise};
 use crate::channel::Channel;
 use crate::env::clock::Clock;
+use crate::source::{Shutdown, Trigger};
 
 /// How often a running channel is asked whether it has failed or run dry.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
@@ -78,6 +79,8 @@ pub enum FlowEnd {
 pub struct Flow {
     /// Where the channel's state is shown.
     pub entry: Arc<ChannelEntry>,
+    /// Whether what the channel holds survives the process; if not, it is emptied before a stop.
+    pub durable: bool,
     /// Directory in which a running agent answers `forebay status`, if the channel has one.
     pub status_dir: Option<std::path::PathBuf>,
     /// Opens the channel, as often as needed.
@@ -99,14 +102,12 @@ impl std::fmt::Debug for Flow {
 /// The components of one tier that are running.
 struct RunningTier {
     tasks: JoinSet<()>,
-    stop: watch::Sender<bool>,
+    trigger: Trigger,
 }
 
 /// What is running on an open channel.
 struct Running {
     tiers: Vec<(Tier, RunningTier)>,
-    /// Of the sources that can end.
-    ended: Vec<Arc<AtomicBool>>,
     failures: mpsc::UnboundedReceiver<Failure>,
 }
 
@@ -239,26 +240,20 @@ impl Flow {
         let (failed, failures) = mpsc::unbounded_channel();
         let mut running = Running {
             tiers: Vec::new(),
-            ended: Vec::new(),
             failures,
         };
         for tier in [Tier::Resolver, Tier::Sink, Tier::Source] {
-            let (stop, stop_of_components) = watch::channel(false);
+            let (trigger, shutdown) = Shutdown::new();
             let mut tasks = JoinSet::new();
             for spec in self.components.iter().filter(|spec| spec.tier == tier) {
-                let ended = Arc::new(AtomicBool::new(false));
-                if spec.can_end {
-                    running.ended.push(Arc::clone(&ended));
-                }
                 let context = RunContext {
                     channel: Arc::clone(channel),
-                    stop: stop_of_components.clone(),
-                    ended,
+                    shutdown: shutdown.clone(),
                 };
                 let clock = Arc::clone(&orders.clock);
                 tasks.spawn(supervise(Arc::clone(spec), context, clock, failed.clone()));
             }
-            running.tiers.push((tier, RunningTier { tasks, stop }));
+            running.tiers.push((tier, RunningTier { tasks, trigger }));
         }
         running
     }
@@ -282,11 +277,11 @@ impl Flow {
                 return Cause::Failed(Failure::Poisoned(reason));
             }
             // Twice in a row: between a source's put and its `ended` nothing is promised.
-            let ended = running
-                .ended
+            let mut can_end = self
+                .components
                 .iter()
-                .all(|ended| ended.load(Ordering::Relaxed));
-            let idle = ended && status.waiting == 0;
+                .filter_map(|spec| spec.ended.as_ref());
+            let idle = can_end.all(|ended| ended()) && status.waiting == 0;
             self.idle.store(idle && idle_before, Ordering::Relaxed);
             idle_before = idle;
         }
@@ -305,7 +300,7 @@ impl Flow {
             running.join(Tier::Source).await;
             tracing::info!(channel = %name, "sources have stopped");
             // What is only in memory would be lost with the process.
-            if orders.until_drained || !channel.journal().is_durable() {
+            if orders.until_drained || !self.durable {
                 while channel.status().waiting > 0 && channel.status().poisoned.is_none() {
                     tokio::time::sleep(WATCH_EVERY).await;
                 }
@@ -356,7 +351,7 @@ impl Running {
     async fn join(&mut self, tier: Tier) {
         for (of, running) in &mut self.tiers {
             if *of == tier {
-                running.stop.send_replace(true);
+                running.trigger.stop();
                 while running.tasks.join_next().await.is_some() {}
             }
         }
@@ -366,7 +361,7 @@ impl Running {
     /// next wait.
     async fn join_all(mut self, deadline: Instant) {
         for (_, running) in &self.tiers {
-            running.stop.send_replace(true);
+            running.trigger.stop();
         }
         for (tier, running) in &mut self.tiers {
             let join = async { while running.tasks.join_next().await.is_some() {} };
@@ -380,3 +375,6 @@ impl Running {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
