@@ -249,11 +249,14 @@ pub const CHANNEL_TABLE: &[ChannelRow] = &[
         "Events in epochs that are sealed and not yet published.",
         |s| s.sealed_unpublished,
     ),
-    channel_row(
-        "RefusedPutCount",
-        "refused",
-        false,
-        "Put transactions refused because the channel was full.",
+    (
+        Described {
+            flume: "RefusedPutCount",
+            field: "refused",
+            unit: "transactions",
+            gauge: false,
+            help: "Put transactions refused because the channel was full.",
+        },
         |s| s.refused,
     ),
     channel_row(

@@ -299,4 +299,30 @@ mod tests {
         );
         assert_eq!(reasons.len(), 3);
     }
+
+    /// The tables of docs/OPERATIONS.md are the tables of the code, row by row.
+    #[test]
+    fn operations_manual_lists_every_counter() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/OPERATIONS.md");
+        let manual = std::fs::read_to_string(path).unwrap();
+        let channel: Vec<Described> = CHANNEL_TABLE.iter().map(|(row, _)| *row).collect();
+        let tables = [
+            ("channel", channel.as_slice()),
+            ("source", SourceCounters::TABLE),
+            ("sink", SinkCounters::TABLE),
+        ];
+        for (role, table) in tables {
+            for row in table {
+                let name = prometheus_name(role, row);
+                let line = format!(
+                    "| `{}` | `{name}` | {} | {} |",
+                    row.flume, row.unit, row.help
+                );
+                assert!(
+                    manual.contains(&line),
+                    "docs/OPERATIONS.md lacks the line\n{line}"
+                );
+            }
+        }
+    }
 }

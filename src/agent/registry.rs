@@ -1,7 +1,7 @@
 //! What runs in the agent right now, for everybody who asks: metrics, status, readiness.
 //!
-//! *Place in the flow*: the supervisor writes states, components add to counters, [`super::metrics`]
-//! and [`super::status`] read. Nothing here decides anything.
+//! *Place in the flow*: the supervisor writes states, components add to counters,
+//! [`super::metrics`] and [`super::status`] read. Nothing here decides anything.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

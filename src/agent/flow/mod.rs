@@ -311,7 +311,7 @@ impl Flow {
         tokio::select! {
             () = in_order => {}
             _ = aborted.wait_for(|phase| *phase == Phase::Abort) => {
-                return FlowEnd::NotDrained(format!("channel {name}: stopped before it was drained"));
+                return FlowEnd::NotDrained(format!("channel {name} was not drained"));
             }
         }
         if let Ok(Failure::Fatal { exit, reason }) = running.failures.try_recv() {
