@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 
 use super::lookup::Lookups;
 use super::options::{StoreKind, Target};
+use crate::sink::staged::hadoop_conf::HadoopConf;
 
-/// The files that hdfs-native reads, in its order; later ones win.
+/// The files that hdfs-native reads.
 const FILES: [&str; 2] = ["core-site.xml", "hdfs-site.xml"];
 
 /// Who named the directory.
@@ -36,9 +37,9 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Hadoop's configuration, as far as it is ours to read.
+/// The directory of Hadoop's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HadoopConf {
+pub struct HadoopDir {
     /// The directory, for hdfs-native's `with_config_dir`.
     pub dir: PathBuf,
     /// Who named it.
@@ -47,19 +48,19 @@ pub struct HadoopConf {
     pub default_fs: Option<StoreKind>,
 }
 
-impl fmt::Display for HadoopConf {
+impl fmt::Display for HadoopDir {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (from {})", self.dir.display(), self.origin)
     }
 }
 
-/// A file of Hadoop's configuration cannot be used.
+/// Hadoop's configuration is there and cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("Hadoop's configuration {file}: {reason}")]
+#[error("Hadoop's configuration in {dir}: {reason}")]
 pub struct HadoopError {
-    /// The file.
-    pub file: String,
-    /// What is wrong with it.
+    /// The directory.
+    pub dir: String,
+    /// What is wrong with it, and in which file.
     pub reason: String,
 }
 
@@ -68,7 +69,7 @@ pub struct HadoopError {
 /// # Errors
 /// A file is there and cannot be read or is no configuration. Nothing falls through to the next
 /// directory then.
-pub fn find(conf: Option<&Path>, lookups: &Lookups) -> Result<Option<HadoopConf>, HadoopError> {
+pub fn find(conf: Option<&Path>, lookups: &Lookups) -> Result<Option<HadoopDir>, HadoopError> {
     let home = lookups.env("HADOOP_HOME").filter(|home| !home.is_empty());
     let conf_dir = lookups.env("HADOOP_CONF_DIR").filter(|dir| !dir.is_empty());
     let candidates = [
@@ -83,7 +84,7 @@ pub fn find(conf: Option<&Path>, lookups: &Lookups) -> Result<Option<HadoopConf>
         let Some(dir) = dir else { continue };
         if FILES.iter().any(|file| dir.join(file).exists()) {
             let default_fs = default_fs(&dir)?;
-            return Ok(Some(HadoopConf {
+            return Ok(Some(HadoopDir {
                 dir,
                 origin,
                 default_fs,
@@ -94,49 +95,19 @@ pub fn find(conf: Option<&Path>, lookups: &Lookups) -> Result<Option<HadoopConf>
 }
 
 fn default_fs(dir: &Path) -> Result<Option<StoreKind>, HadoopError> {
-    let mut found = None;
-    for name in FILES {
-        let path = dir.join(name);
-        if !path.exists() {
-            continue;
-        }
-        let fail = |reason: String| HadoopError {
-            file: path.display().to_string(),
-            reason,
-        };
-        let text = std::fs::read_to_string(&path).map_err(|error| fail(error.to_string()))?;
-        let value = property(&text, "fs.defaultFS").map_err(&fail)?;
-        let Some(value) = value else { continue };
-        let target =
-            Target::parse(&value).map_err(|error| fail(format!("fs.defaultFS: {error}")))?;
-        if value.contains("${") || target.store == StoreKind::DefaultFs {
-            return Err(fail(format!("fs.defaultFS: '{value}' names no store")));
-        }
-        found = Some(target.store);
+    let fail = |reason: String| HadoopError {
+        dir: dir.display().to_string(),
+        reason,
+    };
+    let conf = HadoopConf::load(Some(dir)).map_err(|error| fail(error.to_string()))?;
+    let Some(value) = conf.get("fs.defaultFS") else {
+        return Ok(None);
+    };
+    let target = Target::parse(value).map_err(|error| fail(format!("fs.defaultFS: {error}")))?;
+    if value.contains("${") || target.store == StoreKind::DefaultFs {
+        return Err(fail(format!("fs.defaultFS: '{value}' names no store")));
     }
-    Ok(found)
-}
-
-/// The last value of a property of a Hadoop configuration.
-fn property(text: &str, name: &str) -> Result<Option<String>, String> {
-    let options = roxmltree::ParsingOptions {
-        allow_dtd: true,
-        ..Default::default()
-    };
-    let document = roxmltree::Document::parse_with_options(text, options)
-        .map_err(|error| format!("is no XML: {error}"))?;
-    let child = |node: roxmltree::Node<'_, '_>, tag: &str| {
-        let child = node.children().find(|child| child.has_tag_name(tag))?;
-        Some(child.text()?.trim().to_owned())
-    };
-    let properties = document
-        .root_element()
-        .children()
-        .filter(|node| node.has_tag_name("property"))
-        .filter(|node| child(*node, "name").as_deref() == Some(name));
-    Ok(properties
-        .filter_map(|node| child(node, "value"))
-        .next_back())
+    Ok(Some(target.store))
 }
 
 #[cfg(test)]
@@ -195,7 +166,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         std::fs::write(root.path().join("core-site.xml"), "<configuration>").unwrap();
         let error = find(Some(root.path()), &env(&[])).unwrap_err().to_string();
-        assert!(error.contains("core-site.xml: is no XML"), "{error}");
+        assert!(error.contains("core-site.xml"), "{error}");
         site(root.path(), "core-site.xml", "${nn}");
         let error = find(Some(root.path()), &env(&[])).unwrap_err().to_string();
         assert!(error.contains("fs.defaultFS"), "{error}");

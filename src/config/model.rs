@@ -53,6 +53,8 @@ pub struct Component {
     pub kind: &'static Table,
     /// All its keys, `type` included, in the order of the file.
     pub keys: Vec<Entry>,
+    /// Keys whose `${..}` had no answer; they have their errors and no entry.
+    pub unresolved: Vec<String>,
     /// Where its `type` stands.
     pub at: Location,
     /// `a1.sinks.k1.`, to make full keys of short ones.
@@ -369,21 +371,26 @@ impl Sorting<'_> {
             .components
             .remove(&(section.word(), name.to_owned()))
             .unwrap_or_default();
-        let before = entries.len();
-        for entry in &mut entries {
-            match self.lookups.resolve(&entry.value) {
-                Ok(value) => entry.value = value.trim().to_owned(),
-                Err(message) => {
+        let mut unresolved = Vec::new();
+        entries.retain_mut(|entry| match self.lookups.resolve(&entry.value) {
+            Ok(value) => {
+                entry.value = value.trim().to_owned();
+                if entry.value.is_empty() {
+                    let message = "its lookup gave an empty text; ignored";
                     self.found
-                        .error(&entry.at, format!("{prefix}{}", entry.key), message);
-                    entry.value.clear();
+                        .warning(&entry.at, format!("{prefix}{}", entry.key), message);
                 }
+                !entry.value.is_empty()
             }
-        }
-        // What could not be looked up is gone, so that it gives one message and not two.
-        entries.retain(|entry| !entry.value.is_empty());
+            Err(message) => {
+                self.found
+                    .error(&entry.at, format!("{prefix}{}", entry.key), message);
+                unresolved.push(entry.key.clone());
+                false
+            }
+        });
         let Some(kind) = entries.iter().find(|entry| entry.key == "type") else {
-            if entries.len() == before {
+            if !unresolved.iter().any(|key| key == "type") {
                 let hint = if name.contains(',') {
                     " (blanks separate names)"
                 } else {
@@ -403,6 +410,7 @@ impl Sorting<'_> {
                     name,
                     kind: table,
                     keys: entries,
+                    unresolved,
                     at,
                     prefix,
                 });

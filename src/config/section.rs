@@ -78,6 +78,14 @@ impl<'a> Reader<'a> {
 
     /// An error about a key that the file does not have, placed at the component's `type`.
     pub(super) fn missing(&mut self, key: &str, message: impl Into<String>) {
+        if self
+            .component
+            .unresolved
+            .iter()
+            .any(|unresolved| unresolved == key)
+        {
+            return;
+        }
         let full = self.full(key);
         self.found.error(&self.component.at, full, message);
     }
