@@ -269,6 +269,14 @@ async fn the_local_store_conforms() {
     );
 }
 
+#[cfg(feature = "simulation")]
+#[tokio::test]
+async fn the_simulated_store_conforms() {
+    let store = forebay::sink::staged::store_sim::SimStore::perfect();
+    store.mkdirs("/root", false).await.unwrap();
+    conforms(&store, "/root").await;
+}
+
 #[tokio::test]
 async fn hdfs_conforms() {
     let shared = hdfs::shared();

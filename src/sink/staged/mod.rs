@@ -1,7 +1,11 @@
 //! The exactly-once publisher: staged files, epochs, claims.
 pub mod hadoop_conf;
 mod hdfs_errors;
+#[cfg(any(test, feature = "simulation"))]
+mod sim_names;
 pub mod store;
 pub mod store_hdfs;
 pub mod store_local;
 pub mod store_open;
+#[cfg(any(test, feature = "simulation"))]
+pub mod store_sim;
