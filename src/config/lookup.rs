@@ -56,6 +56,10 @@ impl Lookups {
         self.system.get(name).cloned().or_else(|| match name {
             "user.home" => self.env("HOME"),
             "user.name" => self.env("USER"),
+            "user.dir" => {
+                let directory = std::env::current_dir().ok()?;
+                directory.to_str().map(str::to_owned)
+            }
             _ => None,
         })
     }
@@ -139,6 +143,8 @@ mod tests {
         let out = lookups().resolve("${env:HOME}/x:${sys:port}:${env:NO:-d}:$${env:HOME}:$5");
         assert_eq!(out.unwrap(), "/h/u/x:4141:d:${env:HOME}:$5");
         assert_eq!(lookups().resolve("${sys:user.home}").unwrap(), "/h/u");
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(lookups().resolve("${sys:user.dir}").unwrap(), here.to_str().unwrap());
         assert_eq!(lookups().resolve("a${env:HOME").unwrap(), "a${env:HOME");
     }
 
