@@ -129,6 +129,13 @@ fn types_are_refused_by_name() {
         ]
     );
     assert_eq!(
+        replaced("type = netcat", "type = foo"),
+        [
+            "error: x.conf:4: a1.sources.r1.type: unknown source type 'foo'; there are TAILDIR, \
+          netcat"
+        ]
+    );
+    assert_eq!(
         replaced("type = netcat", "type = exec"),
         ["error: x.conf:4: a1.sources.r1.type: source type 'exec' is not supported yet"]
     );
@@ -658,6 +665,14 @@ fn value() -> impl Strategy<Value = String> {
         "\\PC{0,20}",
         "\\$\\{(env|sys|x)?:?[A-Z]{0,4}(:-)?[a-z${}]{0,4}\\}",
     ]
+}
+
+#[test]
+fn the_quickstart_configuration_can_be_used() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/quickstart.properties");
+    let text = std::fs::read_to_string(path).unwrap();
+    let loaded = load(&text);
+    assert!(loaded.config.is_some(), "{:?}", loaded.found);
 }
 
 fn line() -> impl Strategy<Value = String> {

@@ -6,6 +6,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// The system property, and its value, with which Flume takes `${NAME}` for an environment
+/// variable.
+const PLAIN_NAMES_KEY: &str = "propertiesImplementation";
+const PLAIN_NAMES_CLASS: &str = "org.apache.flume.node.EnvVarResolverProperties";
+
 /// Where `${..}` finds its answers.
 #[derive(Clone, Default)]
 pub struct Lookups {
@@ -60,6 +65,7 @@ impl Lookups {
                 let directory = std::env::current_dir().ok()?;
                 directory.to_str().map(str::to_owned)
             }
+            "java.io.tmpdir" => Some("/tmp".to_owned()),
             _ => None,
         })
     }
@@ -110,6 +116,17 @@ impl Lookups {
                 let unset = format!("system property {name} is not set; give -D{name}=VALUE");
                 (self.sys(name), unset)
             }
+            // Flume's older way: a system property makes plain names environment variables.
+            "" if self.sys(PLAIN_NAMES_KEY).as_deref() == Some(PLAIN_NAMES_CLASS) => (
+                self.env(name),
+                format!("environment variable {name} is not set"),
+            ),
+            "" => {
+                return Err(format!(
+                    "lookup ${{{inner}}} is not supported; for an environment variable write \
+                     ${{env:{name}}}, or give -D{PLAIN_NAMES_KEY}={PLAIN_NAMES_CLASS}"
+                ));
+            }
             _ => {
                 return Err(format!(
                     "lookup ${{{inner}}} is not supported; only ${{env:NAME}} and ${{sys:NAME}} are"
@@ -144,7 +161,10 @@ mod tests {
         assert_eq!(out.unwrap(), "/h/u/x:4141:d:${env:HOME}:$5");
         assert_eq!(lookups().resolve("${sys:user.home}").unwrap(), "/h/u");
         let here = std::env::current_dir().unwrap();
-        assert_eq!(lookups().resolve("${sys:user.dir}").unwrap(), here.to_str().unwrap());
+        assert_eq!(
+            lookups().resolve("${sys:user.dir}").unwrap(),
+            here.to_str().unwrap()
+        );
         assert_eq!(lookups().resolve("a${env:HOME").unwrap(), "a${env:HOME");
     }
 
@@ -165,6 +185,22 @@ mod tests {
             "the value of ${env:BAD} holds a lookup itself; not supported"
         );
         assert!(message("${env:${sys:port}}").starts_with("lookup inside a lookup"));
+    }
+
+    #[test]
+    fn plain_names_are_environment_variables_where_flume_is_told_so() {
+        let own = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let told = Lookups::fixed([own(PLAIN_NAMES_KEY, PLAIN_NAMES_CLASS)], [own("P", "1")]);
+        assert_eq!(told.resolve("${P}").unwrap(), "1");
+        assert_eq!(
+            told.resolve("${Q}").unwrap_err(),
+            "environment variable Q is not set"
+        );
+        assert_eq!(
+            lookups().resolve("${P}").unwrap_err(),
+            "lookup ${P} is not supported; for an environment variable write ${env:P}, or give \
+             -DpropertiesImplementation=org.apache.flume.node.EnvVarResolverProperties"
+        );
     }
 
     #[test]

@@ -422,11 +422,14 @@ impl Sorting<'_> {
                     kind.value
                 )
             }
-            TypeMatch::Unknown(nearest) => format!(
-                "unknown {} type '{}'; the nearest is '{nearest}'",
-                section.singular(),
-                kind.value
-            ),
+            TypeMatch::Unknown(nearest) => {
+                let (singular, given) = (section.singular(), &kind.value);
+                let advice = match nearest {
+                    Some(nearest) => format!("the nearest is '{nearest}'"),
+                    None => format!("there are {}", keys::aliases(section).join(", ")),
+                };
+                format!("unknown {singular} type '{given}'; {advice}")
+            }
         };
         self.found.error(&at, format!("{prefix}type"), message);
         None

@@ -193,7 +193,8 @@ impl<'a> Reader<'a> {
         default
     }
 
-    /// A path; `~/` of a default stands for the home directory.
+    /// A path; `~/` of a default stands for the home directory. Empty where the file is silent
+    /// and there is no home.
     pub(super) fn path(&mut self, key: &str) -> PathBuf {
         if let Some(entry) = self.entry(key) {
             return PathBuf::from(&entry.value);
@@ -201,11 +202,7 @@ impl<'a> Reader<'a> {
         let default = self.table_key(key).default.unwrap_or("");
         match (default.strip_prefix("~/"), self.lookups.sys("user.home")) {
             (Some(below), Some(home)) => PathBuf::from(home).join(below),
-            (Some(_), None) => {
-                let message = "is missing, and there is no HOME for its default";
-                self.missing(key, message);
-                PathBuf::new()
-            }
+            (Some(_), None) => PathBuf::new(),
             (None, _) => PathBuf::from(default),
         }
     }

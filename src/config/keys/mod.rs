@@ -260,5 +260,11 @@ pub const TABLES: [&Table; 8] = [
     &null::TABLE,
 ];
 
+/// Aliases of the components of a section.
+pub fn aliases(section: Section) -> Vec<&'static str> {
+    let tables = TABLES.iter().filter(|table| table.section == section);
+    tables.map(|table| table.alias).collect()
+}
+
 #[cfg(test)]
 mod tests;

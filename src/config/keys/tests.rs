@@ -99,7 +99,7 @@ fn types_are_known_in_any_case_and_by_class() {
     ));
     assert!(matches!(
         find_type(Section::Sinks, "hdsf"),
-        TypeMatch::Unknown("hdfs")
+        TypeMatch::Unknown(Some("hdfs"))
     ));
     // A sink's alias is no source's.
     assert!(matches!(

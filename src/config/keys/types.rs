@@ -79,8 +79,8 @@ pub enum TypeMatch {
     Supported(&'static Table),
     /// A component that Flume has and we do not.
     NotYet,
-    /// Nothing that Flume ships; the nearest name it has.
-    Unknown(&'static str),
+    /// Nothing that Flume ships; the nearest name it has, if one is near.
+    Unknown(Option<&'static str>),
 }
 
 /// Finds what a `type` names: an alias in any case, or a class name.
@@ -106,6 +106,9 @@ pub fn find_type(section: Section, written: &str) -> TypeMatch {
         .flat_map(|table| [table.alias, table.class])
         .chain(known.flat_map(|(alias, class)| [*alias, *class]))
         .filter(|name| !name.is_empty());
-    let nearest = names.min_by_key(|name| distance(&name.to_ascii_lowercase(), &lower));
-    TypeMatch::Unknown(nearest.unwrap_or(""))
+    let nearest = names
+        .map(|name| (distance(&name.to_ascii_lowercase(), &lower), name))
+        .min()
+        .filter(|(distance, name)| *distance <= 2.max(name.len() / 3));
+    TypeMatch::Unknown(nearest.map(|(_, name)| name))
 }

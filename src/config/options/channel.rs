@@ -129,7 +129,14 @@ fn capacities(reader: &mut Reader<'_>) -> (u64, usize) {
 
 fn data_dirs(reader: &mut Reader<'_>) -> Vec<PathBuf> {
     let Some(entry) = reader.entry("dataDirs") else {
-        return vec![reader.path("dataDirs")];
+        let directory = reader.path("dataDirs");
+        if directory.as_os_str().is_empty() {
+            reader.missing(
+                "dataDirs",
+                "is missing, and there is no HOME for its default",
+            );
+        }
+        return vec![directory];
     };
     let mut directories: Vec<PathBuf> = Vec::new();
     for part in entry

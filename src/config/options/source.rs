@@ -41,7 +41,8 @@ fn whole_name(pattern: &str) -> Result<regex::Regex, regex::Error> {
 pub struct TaildirConfig {
     /// File groups in the order of `filegroups`.
     pub groups: Vec<FileGroup>,
-    /// Flume's position file, read once by a channel that has no positions of this source.
+    /// Flume's position file, read once by a channel that has no positions of this source. Need
+    /// not exist; empty where the file is silent and there is no home directory.
     pub position_file: PathBuf,
     /// Most lines in one transaction.
     pub batch_size: usize,
