@@ -231,8 +231,17 @@ pub trait Channel: Send + Sync + 'static {
     /// follows): commit or seal it and open another.
     fn lease_exhausted(&self, lease: LeaseId) -> bool;
 
-    /// Waits until a take may bring something, or the channel asks leases to seal, or `timeout`.
+    /// Waits until a new lease may be given something, or the channel asks leases to seal, or
+    /// `timeout`. The holder of a lease waits with [`Channel::wait_lease`].
     async fn wait_ready(&self, timeout: Duration);
+
+    /// Waits until the holder of `lease` has something to do, or `timeout`: more can be taken, it
+    /// must seal, it is exhausted, or it is lost. Never returns early only because other leases
+    /// could take what this one cannot.
+    async fn wait_lease(&self, lease: LeaseId, timeout: Duration) {
+        let _held = lease;
+        self.wait_ready(timeout).await;
+    }
 
     /// Whether the channel is short of bytes and asks this lease's holder to seal now.
     fn must_seal(&self, lease: LeaseId) -> bool;
@@ -377,6 +386,11 @@ impl TakeTransaction {
     /// See [`Channel::must_seal`].
     pub fn must_seal(&self) -> bool {
         self.channel.must_seal(self.lease)
+    }
+
+    /// See [`Channel::wait_lease`].
+    pub async fn wait(&self, timeout: Duration) {
+        self.channel.wait_lease(self.lease, timeout).await;
     }
 
     /// Acknowledges all that is held and ends the lease.
