@@ -554,6 +554,31 @@ fn a_file_that_cannot_be_read_or_holds_no_agent_is_an_error() {
     );
 }
 
+#[test]
+fn the_binary_answers_with_the_documented_exit_codes() {
+    let run = |args: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_forebay"))
+            .args(args)
+            .output();
+        let output = output.unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("x.conf");
+    std::fs::write(&file, FLOW).unwrap();
+    let path = file.to_str().unwrap();
+    assert_eq!(run(&["check", path]).0, Some(0));
+    assert_eq!(run(&["check", path, "-n", "b"]).0, Some(2));
+    assert_eq!(run(&["check"]), (Some(2), String::new()));
+    assert_eq!(
+        run(&["version"]).1,
+        format!("forebay {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
 /// One row of docs/FROM-FLUME.md.
 fn row(key: &Key) -> String {
     let code = |text: &str| format!("`{}`", text.replace('|', "\\|"));

@@ -123,14 +123,17 @@ impl<'a> Reader<'a> {
         let parsed = entry.value.parse::<i64>().ok();
         match (known.kind, parsed) {
             (KeyType::Integer { min, max }, Some(number)) if (min..=max).contains(&number) => {
-                u64::try_from(number).unwrap_or(default)
+                // Ranges that reach below 0 are those where less means the same as 0.
+                u64::try_from(number).unwrap_or(0)
             }
             (KeyType::Integer { min, max }, _) => {
-                let range = match max {
-                    i64::MAX => format!("{min} or more"),
-                    max => format!("from {min} to {max}"),
+                let range = match (min, max) {
+                    (i64::MIN, i64::MAX) => String::new(),
+                    (i64::MIN, max) => format!(" up to {max}"),
+                    (min, i64::MAX) => format!(" {min} or more"),
+                    (min, max) => format!(" from {min} to {max}"),
                 };
-                let message = format!("'{}' is not a whole number {range}", entry.value);
+                let message = format!("'{}' is not a whole number{range}", entry.value);
                 self.error(entry, message);
                 default
             }

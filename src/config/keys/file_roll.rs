@@ -17,10 +17,10 @@ pub(super) static TABLE: Table = Table {
         Key::new(
             "sink.rollInterval",
             KeyType::Integer {
-                min: 0,
-                max: 365 * 86_400,
+                min: i64::MIN,
+                max: i32::MAX as i64,
             },
-            "publish after so long; 0 is at stop, or when the channel needs room",
+            "publish after so long; 0 or less: at stop, or when the channel needs room",
         )
         .default("30")
         .unit("s"),

@@ -2,7 +2,9 @@
 
 use super::{Key, KeyType, Section, Table, common};
 
-const SECONDS_MAX: i64 = 365 * 86_400;
+const SECONDS_MAX: i64 = i32::MAX as i64;
+/// As in Flume, less than 0 means what 0 means.
+const LEAST: i64 = i64::MIN;
 const STAGED: &str = "files in progress lie under `_staging`, never under the path itself";
 const KERBEROS: &str = "Kerberos and impersonation are not supported yet";
 const REPLICAS: &str =
@@ -62,40 +64,40 @@ pub(super) static TABLE: Table = Table {
         Key::new(
             "hdfs.rollInterval",
             KeyType::Integer {
-                min: 0,
+                min: LEAST,
                 max: SECONDS_MAX,
             },
-            "publish after so long; 0 is never",
+            "publish after so long; 0 or less is never",
         )
         .differs("60", "30")
         .unit("s"),
         Key::new(
             "hdfs.rollSize",
             KeyType::Integer {
-                min: 0,
+                min: LEAST,
                 max: i64::MAX,
             },
-            "next file after so many bytes before compression; 0 is never",
+            "next file after so many bytes before compression; 0 or less is never",
         )
         .differs("134217728", "1024")
         .unit("bytes"),
         Key::new(
             "hdfs.rollCount",
             KeyType::Integer {
-                min: 0,
+                min: LEAST,
                 max: i64::MAX,
             },
-            "next file after so many events; 0 is never",
+            "next file after so many events; 0 or less is never",
         )
         .differs("0", "10")
         .unit("events"),
         Key::new(
             "hdfs.idleTimeout",
             KeyType::Integer {
-                min: 0,
+                min: LEAST,
                 max: SECONDS_MAX,
             },
-            "publish when no event came for so long; 0 is never",
+            "publish when no event came for so long; 0 or less is never",
         )
         .default("0")
         .unit("s"),

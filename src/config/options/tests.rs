@@ -85,6 +85,19 @@ fn flumes_roll_defaults_are_kept_where_the_file_says_them() {
 }
 
 #[test]
+fn less_than_zero_is_never_for_every_roll() {
+    let options = hdfs(
+        "a1.sinks.k1.hdfs.rollInterval=-1\na1.sinks.k1.hdfs.rollSize=-1\n\
+         a1.sinks.k1.hdfs.rollCount=-1\na1.sinks.k1.hdfs.idleTimeout=-1\n",
+    );
+    let times = (options.roll_interval, options.idle_timeout);
+    assert_eq!(
+        (times, options.roll_size, options.roll_count),
+        ((None, None), None, None)
+    );
+}
+
+#[test]
 fn sync_modes_come_from_our_key_or_from_flumes() {
     let mode = |lines: &str| file_channel(lines).sync_mode;
     let interval = "a1.channels.c1.fsyncPerTransaction=false\na1.channels.c1.fsyncInterval=2\n";
