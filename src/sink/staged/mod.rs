@@ -1,8 +1,8 @@
 //! The exactly-once publisher: staged files, epochs, claims.
+pub mod bucket;
 pub mod hadoop_conf;
 mod hdfs_errors;
-#[cfg(any(test, feature = "simulation"))]
-mod sim_names;
+pub mod names;
 pub mod store;
 pub mod store_hdfs;
 pub mod store_local;
