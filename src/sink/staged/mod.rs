@@ -1,8 +1,11 @@
 //! The exactly-once publisher: staged files, epochs, claims.
 pub mod bucket;
+pub mod epoch;
 pub mod hadoop_conf;
 mod hdfs_errors;
 pub mod names;
+#[cfg(any(test, feature = "simulation"))]
+mod sim_names;
 pub mod store;
 pub mod store_hdfs;
 pub mod store_local;
