@@ -10,6 +10,7 @@
 
 pub mod runner;
 pub mod shutdown;
+pub mod taildir;
 #[cfg(test)]
 pub(crate) mod testing;
 

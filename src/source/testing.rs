@@ -23,6 +23,8 @@ struct Stored {
     batches: Vec<PutBatch>,
     positions: BTreeMap<String, Bytes>,
     poisoned: Option<String>,
+    /// Fails one put, after so many.
+    poison_in: Option<u64>,
 }
 
 /// See the head of the module.
@@ -58,6 +60,15 @@ impl Fake {
 
     pub(crate) fn poison(&self, reason: &str) {
         self.stored.lock().unwrap().poisoned = Some(reason.to_owned());
+    }
+
+    /// Fails one put, after `puts` more have been stored.
+    pub(crate) fn poison_once(&self, puts: u64) {
+        self.stored.lock().unwrap().poison_in = Some(puts);
+    }
+
+    pub(crate) fn poison_never(&self) {
+        self.stored.lock().unwrap().poison_in = None;
     }
 
     /// Takes away all permits: puts wait until [`Fake::open_gate`].
@@ -102,6 +113,15 @@ impl Fake {
         let mut stored = self.stored.lock().unwrap();
         if let Some(reason) = stored.poisoned.clone() {
             return Err(ChannelError::Poisoned { channel, reason });
+        }
+        match stored.poison_in {
+            Some(0) => {
+                stored.poison_in = None;
+                let reason = "a test says so".to_owned();
+                return Err(ChannelError::Poisoned { channel, reason });
+            }
+            Some(puts) => stored.poison_in = Some(puts - 1),
+            None => {}
         }
         let bytes: usize = batch.events.iter().map(|e| e.event.body.len()).sum();
         if bytes > self.bytes_max.load(Ordering::SeqCst) {
