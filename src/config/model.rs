@@ -371,24 +371,7 @@ impl Sorting<'_> {
             .components
             .remove(&(section.word(), name.to_owned()))
             .unwrap_or_default();
-        let mut unresolved = Vec::new();
-        entries.retain_mut(|entry| match self.lookups.resolve(&entry.value) {
-            Ok(value) => {
-                entry.value = value.trim().to_owned();
-                if entry.value.is_empty() {
-                    let message = "its lookup gave an empty text; ignored";
-                    self.found
-                        .warning(&entry.at, format!("{prefix}{}", entry.key), message);
-                }
-                !entry.value.is_empty()
-            }
-            Err(message) => {
-                self.found
-                    .error(&entry.at, format!("{prefix}{}", entry.key), message);
-                unresolved.push(entry.key.clone());
-                false
-            }
-        });
+        let unresolved = self.look_up(&mut entries, &prefix);
         let Some(kind) = entries.iter().find(|entry| entry.key == "type") else {
             if !unresolved.iter().any(|key| key == "type") {
                 let hint = if name.contains(',') {
@@ -433,6 +416,29 @@ impl Sorting<'_> {
         };
         self.found.error(&at, format!("{prefix}type"), message);
         None
+    }
+
+    /// Answers the lookups of a component's values; gives the keys that have no answer.
+    fn look_up(&mut self, entries: &mut Vec<Entry>, prefix: &str) -> Vec<String> {
+        let mut unresolved = Vec::new();
+        entries.retain_mut(|entry| match self.lookups.resolve(&entry.value) {
+            Ok(value) => {
+                entry.value = value.trim().to_owned();
+                if entry.value.is_empty() {
+                    let message = "its lookup gave an empty text; ignored";
+                    self.found
+                        .warning(&entry.at, format!("{prefix}{}", entry.key), message);
+                }
+                !entry.value.is_empty()
+            }
+            Err(message) => {
+                self.found
+                    .error(&entry.at, format!("{prefix}{}", entry.key), message);
+                unresolved.push(entry.key.clone());
+                false
+            }
+        });
+        unresolved
     }
 
     /// Components that no list names.
