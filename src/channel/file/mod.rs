@@ -1,1 +1,494 @@
-//! The file channel.
+//! The file channel: a crash-safe, memory-mapped, segmented log with transactional put and take.
+//!
+//! *Place in the flow*: the facade; threads and locks live only here. `log` writes, `group_commit`
+//! decides who writes, `recovery` reads the log at open, `reader` reads events back, `reclaim`
+//! deletes, `prepare` makes segments ahead, `state` is what the log says, `journal` the epochs.
+//!
+//! *Durability*: when a put returns Ok in the default mode, its events survive `kill -9`, kernel
+//! panic and power loss, provided the disk honours flush. See docs/DURABILITY.md.
+//!
+//! *Lock order*: journal turn, then writer, then one of {pending, state -> table, queue, spares}.
+
+mod encode;
+pub mod examine;
+mod group_commit;
+mod journal;
+mod layout;
+mod log;
+mod open;
+mod options;
+mod prepare;
+mod range_set;
+mod reader;
+mod reclaim;
+mod recovery;
+mod segment;
+mod signal;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use wal_format::{Range, Record};
+
+pub use options::{FileChannelOptions, OpenError, SyncMode};
+
+use self::encode::encode_put;
+use self::group_commit::Pending;
+use self::log::{Entry, LogWriter};
+use self::prepare::{Preparer, SparePool};
+use self::reader::Window;
+use self::segment::SegmentTable;
+use self::signal::Signal;
+use self::state::LogState;
+use super::journal::Incarnation;
+use super::queue::Queue;
+use super::{
+    Channel, ChannelError, ChannelStatus, EpochJournal, EpochRecord, LeaseId, Position, PutBatch,
+    SealRequest, TakeMode, TakenBatch,
+};
+use crate::env::disk::{DirLock, Disk};
+use crate::event::{Seq, SeqRange};
+
+/// Counters since open.
+#[derive(Debug, Default)]
+struct Stats {
+    put_attempts: AtomicU64,
+    put_events: AtomicU64,
+    take_attempts: AtomicU64,
+    take_events: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// What the threads of one open channel share.
+#[derive(Debug)]
+pub(super) struct Core {
+    name: String,
+    options: FileChannelOptions,
+    disk: Arc<dyn Disk>,
+    channel_id: [u8; 16],
+    incarnation: Incarnation,
+    directory_changed: bool,
+    preparer: Preparer,
+    writer: Mutex<LogWriter>,
+    pending: Mutex<Pending>,
+    pending_changed: Condvar,
+    state: Mutex<LogState>,
+    table: Mutex<SegmentTable>,
+    queue: Mutex<Queue>,
+    windows: Mutex<HashMap<LeaseId, Window>>,
+    spares: SparePool,
+    journal_turn: tokio::sync::Mutex<()>,
+    /// Room of the active segment after the last group, for admission without the writer's lock.
+    active_room: AtomicUsize,
+    room: Signal,
+    ready: Signal,
+    poisoned: OnceLock<String>,
+    stats: Stats,
+}
+
+fn unpoisoned<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Core {
+    fn state(&self) -> MutexGuard<'_, LogState> {
+        unpoisoned(&self.state)
+    }
+
+    fn table(&self) -> MutexGuard<'_, SegmentTable> {
+        unpoisoned(&self.table)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        unpoisoned(&self.queue)
+    }
+
+    /// The committer's role. A panic of an earlier holder has ended the log instance.
+    fn writer(&self) -> MutexGuard<'_, LogWriter> {
+        self.writer.lock().unwrap_or_else(|panicked| {
+            self.poison("a commit panicked");
+            panicked.into_inner()
+        })
+    }
+
+    fn check_alive(&self) -> Result<(), ChannelError> {
+        match self.poisoned.get() {
+            Some(_) => Err(self.gone()),
+            None => Ok(()),
+        }
+    }
+
+    /// The error of a waiter whose group never became durable.
+    fn gone(&self) -> ChannelError {
+        let reason = self.poisoned.get().cloned();
+        ChannelError::Poisoned {
+            channel: self.name.clone(),
+            reason: reason.unwrap_or_else(|| "the committer has gone".to_owned()),
+        }
+    }
+
+    fn closed(&self) -> ChannelError {
+        ChannelError::Closed {
+            channel: self.name.clone(),
+        }
+    }
+
+    fn note_room(&self, writer: &LogWriter) {
+        self.active_room
+            .store(writer.active.room(), Ordering::Release);
+    }
+
+    fn acknowledged(&self, events: u64) {
+        self.stats.take_events.fetch_add(events, Ordering::Relaxed);
+        self.room.raise();
+    }
+
+    /// Encodes a batch and checks it against the bounds of one transaction.
+    fn admit(&self, batch: PutBatch) -> Result<(Entry, u64), ChannelError> {
+        self.check_alive()?;
+        let events = batch.events.len();
+        self.stats
+            .put_attempts
+            .fetch_add(events as u64, Ordering::Relaxed);
+        let too_large = |size: usize, limit: usize, unit| ChannelError::TooLarge {
+            channel: self.name.clone(),
+            size: size as u64,
+            limit: limit as u64,
+            unit,
+        };
+        if events > self.options.transaction_capacity {
+            return Err(too_large(
+                events,
+                self.options.transaction_capacity,
+                "events",
+            ));
+        }
+        let entry = encode_put(batch);
+        let limit = self.options.transaction_bytes_max();
+        if entry.bytes() > limit {
+            return Err(too_large(entry.bytes(), limit, "bytes"));
+        }
+        Ok((entry, events as u64))
+    }
+
+    fn try_reserve(&self, bytes: usize, events: u64) -> bool {
+        self.has_disk_room(bytes, self.active_room.load(Ordering::Acquire))
+            && self.queue().try_reserve(events)
+    }
+
+    fn no_room(&self) -> ChannelError {
+        self.stats.refused.fetch_add(1, Ordering::Relaxed);
+        self.full()
+    }
+
+    fn finish_put(
+        &self,
+        events: u64,
+        answer: group_commit::Answer,
+    ) -> Result<Option<SeqRange>, ChannelError> {
+        // On an error the instance has ended and nobody can say whether the events are in the
+        // log, so their reservation is not given back.
+        if answer.is_ok() {
+            self.stats.put_events.fetch_add(events, Ordering::Relaxed);
+        }
+        answer
+    }
+}
+
+/// A crash-safe channel in files. See the module head.
+pub struct FileChannel {
+    core: Arc<Core>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Held for life; released when the channel is dropped or closed.
+    locks: Mutex<Vec<Box<dyn DirLock>>>,
+}
+
+impl std::fmt::Debug for FileChannel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileChannel")
+            .field("name", &self.core.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for FileChannel {
+    fn drop(&mut self) {
+        self.shut_down(false);
+    }
+}
+
+impl FileChannel {
+    /// Stops the threads; with `seal`, writes the seal first.
+    fn shut_down(&self, seal: bool) -> Option<std::io::Error> {
+        let threads = std::mem::take(&mut *unpoisoned(&self.threads));
+        if threads.is_empty() {
+            return None;
+        }
+        unpoisoned(&self.core.pending).stop = true;
+        self.core.pending_changed.notify_all();
+        self.core.spares.lock().stop = true;
+        self.core.spares.wake();
+        for thread in threads {
+            if thread.join().is_err() {
+                self.core.poison("a background thread panicked");
+            }
+        }
+        let error = if seal { self.seal_log() } else { None };
+        self.core.end_waiters();
+        self.core.room.raise();
+        self.core.ready.raise();
+        unpoisoned(&self.locks).clear();
+        error
+    }
+
+    fn seal_log(&self) -> Option<std::io::Error> {
+        let mut writer = self.core.writer();
+        if self.core.poisoned.get().is_some() {
+            return None;
+        }
+        let sealed = writer
+            .write_seal()
+            .and_then(|()| self.core.sync_and_publish(&mut writer));
+        sealed
+            .err()
+            .inspect(|error| self.core.poison(&error.to_string()))
+    }
+}
+
+#[async_trait]
+impl Channel for FileChannel {
+    fn name(&self) -> &str {
+        &self.core.name
+    }
+
+    fn transaction_capacity(&self) -> usize {
+        self.core.options.transaction_capacity
+    }
+
+    async fn commit_put(&self, batch: PutBatch) -> Result<Option<SeqRange>, ChannelError> {
+        let core = &self.core;
+        let (entry, events) = core.admit(batch)?;
+        let deadline = Instant::now() + core.options.keep_alive;
+        loop {
+            let seen = core.room.seen();
+            if core.try_reserve(entry.bytes(), events) {
+                break;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(core.no_room());
+            }
+            core.room.wait_async(seen, left).await;
+            core.check_alive()?;
+        }
+        let answer = core.submit(entry, events).await;
+        core.finish_put(events, answer)
+    }
+
+    fn commit_put_blocking(&self, batch: PutBatch) -> Result<Option<SeqRange>, ChannelError> {
+        let core = &self.core;
+        let (entry, events) = core.admit(batch)?;
+        let deadline = Instant::now() + core.options.keep_alive;
+        loop {
+            let seen = core.room.seen();
+            if core.try_reserve(entry.bytes(), events) {
+                break;
+            }
+            if !core.room.wait(seen, deadline) {
+                return Err(core.no_room());
+            }
+            core.check_alive()?;
+        }
+        let answer = core.submit_blocking(entry, events);
+        core.finish_put(events, answer)
+    }
+
+    fn open_lease(&self, mode: TakeMode) -> Result<LeaseId, ChannelError> {
+        self.core.check_alive()?;
+        Ok(self.core.queue().open_lease(mode))
+    }
+
+    fn lease_take(
+        &self,
+        lease: LeaseId,
+        max_events: usize,
+        max_bytes: usize,
+    ) -> Result<TakenBatch, ChannelError> {
+        self.core.take(lease, max_events, max_bytes)
+    }
+
+    fn lease_exhausted(&self, lease: LeaseId) -> bool {
+        self.core.queue().exhausted(lease)
+    }
+
+    async fn wait_ready(&self, timeout: Duration) {
+        let seen = self.core.ready.seen();
+        if self.core.queue().has_ready(Instant::now()) || self.core.poisoned.get().is_some() {
+            return;
+        }
+        self.core.want_sync();
+        self.core.ready.wait_async(seen, timeout).await;
+    }
+
+    async fn wait_lease(&self, lease: LeaseId, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let seen = self.core.ready.seen();
+            let now = Instant::now();
+            let mut queue = self.core.queue();
+            let ready = queue.lease_ready(lease, now);
+            // Events of a stalled holder pass on by time alone.
+            let wake = queue
+                .next_deadline()
+                .map_or(deadline, |at| at.min(deadline));
+            drop(queue);
+            if ready || self.core.poisoned.get().is_some() || now >= deadline {
+                return;
+            }
+            self.core.want_sync();
+            let pause = wake
+                .saturating_duration_since(now)
+                .max(Duration::from_millis(1));
+            self.core.ready.wait_async(seen, pause).await;
+        }
+    }
+
+    fn must_seal(&self, lease: LeaseId) -> bool {
+        self.core.queue().must_seal(lease)
+    }
+
+    async fn lease_ack(&self, lease: LeaseId, through: Seq) -> Result<(), ChannelError> {
+        self.core.check_alive()?;
+        let lost = |_| ChannelError::LeaseLost {
+            channel: self.core.name.clone(),
+        };
+        let range = self.core.queue().ack(lease, through).map_err(lost)?;
+        let record = Record::Ack(vec![Range {
+            first: range.first.0,
+            last: range.last.0,
+        }]);
+        self.core.write_record(record).await?;
+        self.core.acknowledged(range.count());
+        Ok(())
+    }
+
+    fn release_lease(&self, lease: LeaseId) {
+        self.core.queue().release(lease);
+        unpoisoned(&self.core.windows).remove(&lease);
+        self.core.ready.raise();
+    }
+
+    async fn seal(
+        &self,
+        lease: LeaseId,
+        request: SealRequest,
+    ) -> Result<EpochRecord, ChannelError> {
+        self.core.check_alive()?;
+        self.core.seal_lease(lease, request).await
+    }
+
+    fn journal(&self) -> Arc<dyn EpochJournal> {
+        Arc::new(journal::FileJournal(Arc::clone(&self.core)))
+    }
+
+    fn positions(&self, prefix: &str) -> Vec<Position> {
+        let state = self.core.state();
+        let from = state.positions.range(prefix.as_bytes().to_vec()..);
+        from.take_while(|(key, _)| key.starts_with(prefix.as_bytes()))
+            .map(|(key, value)| Position {
+                key: String::from_utf8_lossy(key).into_owned(),
+                value: value.clone().into(),
+            })
+            .collect()
+    }
+
+    fn status(&self) -> ChannelStatus {
+        self.core.status()
+    }
+
+    fn close(&self) -> Result<(), ChannelError> {
+        match self.shut_down(true) {
+            Some(_) => Err(self.core.gone()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Core {
+    fn take(
+        &self,
+        lease: LeaseId,
+        max_events: usize,
+        max_bytes: usize,
+    ) -> Result<TakenBatch, ChannelError> {
+        self.check_alive()?;
+        let lost = |_| ChannelError::LeaseLost {
+            channel: self.name.clone(),
+        };
+        self.stats
+            .take_attempts
+            .fetch_add(max_events as u64, Ordering::Relaxed);
+        let grant = self
+            .queue()
+            .grant(lease, max_events as u64, Instant::now())
+            .map_err(lost)?;
+        let Some(grant) = grant else {
+            self.want_sync();
+            return Ok(TakenBatch::default());
+        };
+        let mut window = unpoisoned(&self.windows).remove(&lease);
+        let read = self.read(grant.range, grant.hint, max_bytes, &mut window);
+        let mut queue = self.queue();
+        match read {
+            Ok(read) => {
+                match read.through {
+                    Some(through) => queue.granted(lease, through, read.hint),
+                    None => queue.ungrant(lease),
+                }
+                drop(queue);
+                if let Some(window) = window {
+                    unpoisoned(&self.windows).insert(lease, window);
+                }
+                Ok(read.batch)
+            }
+            Err(error) => {
+                queue.ungrant(lease);
+                Err(error)
+            }
+        }
+    }
+
+    fn status(&self) -> ChannelStatus {
+        let counts = self.queue().counts();
+        let spares = self.spares.lock();
+        let (ready, short) = (spares.ready.len() as u64, spares.short_of_space.clone());
+        let held_back = short.filter(|_| spares.ready.len() <= options::SPARES_RESERVED);
+        drop(spares);
+        let next_sequence = self.state().next_sequence;
+        let table = self.table();
+        ChannelStatus {
+            waiting: counts.waiting,
+            leased: counts.leased,
+            sealed_unpublished: counts.sealed,
+            corrupt: counts.lost,
+            refused: self.stats.refused.load(Ordering::Relaxed),
+            capacity: self.options.capacity,
+            next_sequence,
+            put_events: self.stats.put_events.load(Ordering::Relaxed),
+            put_attempts: self.stats.put_attempts.load(Ordering::Relaxed),
+            take_attempts: self.stats.take_attempts.load(Ordering::Relaxed),
+            take_events: self.stats.take_events.load(Ordering::Relaxed),
+            segments: table.segments.len() as u64 + ready,
+            disk_bytes: table.bytes() + ready * u64::from(self.options.segment_bytes()),
+            held_back,
+            poisoned: self.poisoned.get().cloned(),
+        }
+    }
+}

@@ -1,0 +1,462 @@
+//! Reads a log for people: what is in it, and whether every rule holds. Takes no lock and writes
+//! nothing, so it works beside a running agent.
+//!
+//! A frame that a running agent is writing at this moment may look torn; that is never damage,
+//! because damage needs a later frame as proof.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use wal_format::{
+    FrameHeader, FrameKind, Lsn, PutBody, Record, SEGMENT_HEADER_BYTES, Scanner, Step,
+};
+
+use super::layout::{self, Found, Listing};
+use super::reader::Salvage;
+use super::segment::read_header;
+use super::state::is_numbered;
+use crate::env::disk::{Disk, DiskFile, WriteBackend};
+
+/// What one segment holds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SegmentReport {
+    /// Segment number.
+    pub segment: u32,
+    /// Its file.
+    pub path: PathBuf,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Sequence number of the first event in it, or the next one where it holds none.
+    pub first_sequence: Option<u64>,
+    /// Events in its believed frames.
+    pub events: u64,
+    /// Frames by kind.
+    pub frames: BTreeMap<String, u64>,
+    /// Offset at which its frames end.
+    pub end: u32,
+    /// `sealed`, `open`, `empty`, or `unreadable`.
+    pub state: String,
+    /// Bytes behind the end that are not zero (a torn tail).
+    pub torn_bytes: u32,
+}
+
+/// One stretch of damage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DamageReport {
+    /// Segment number.
+    pub segment: u32,
+    /// Its file.
+    pub path: PathBuf,
+    /// Offset of the first bad frame.
+    pub offset: u32,
+    /// What is wrong.
+    pub why: String,
+    /// Offset of the next good frame in the segment.
+    pub resume: Option<u32>,
+    /// First and last sequence number lost, if any were.
+    pub lost: Option<(u64, u64)>,
+    /// Whether control records may be lost.
+    pub control_lost: bool,
+}
+
+/// What a log holds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct LogReport {
+    /// Id of the channel, hexadecimal.
+    pub channel_id: Option<String>,
+    /// Segments, oldest first.
+    pub segments: Vec<SegmentReport>,
+    /// Prepared segments.
+    pub spares: usize,
+    /// Files that are not the channel's.
+    pub foreign: Vec<PathBuf>,
+    /// Damage, in order.
+    pub damage: Vec<DamageReport>,
+    /// Next sequence number.
+    pub next_sequence: u64,
+    /// Newest incarnation seen.
+    pub incarnation: u32,
+    /// Epochs sealed and not done: number, first, last, claimed.
+    pub open_epochs: Vec<(u64, u64, u64, bool)>,
+    /// All events below are acknowledged.
+    pub acknowledged_below: u64,
+}
+
+impl LogReport {
+    /// Whether every checksum and rule holds.
+    pub fn is_sound(&self) -> bool {
+        self.damage.is_empty()
+    }
+}
+
+struct Seen {
+    next_sequence: Option<u64>,
+    next_control: Option<u64>,
+    pending: Option<DamageReport>,
+}
+
+/// Reads the whole log in `dirs`. `progress` is told the bytes read so far and in all.
+///
+/// # Errors
+/// Only for a directory that cannot be listed; damage is in the report.
+pub fn examine(
+    disk: &dyn Disk,
+    dirs: &[PathBuf],
+    mut progress: impl FnMut(u64, u64),
+) -> Result<LogReport, String> {
+    for dir in dirs {
+        disk.list(dir)
+            .map_err(|e| format!("{}: {e}", dir.display()))?;
+    }
+    let listing = layout::list(disk, dirs).map_err(|e| e.to_string())?;
+    if listing.segments.is_empty() {
+        return Err(format!("{}: holds no segment of a Forebay log", show(dirs)));
+    }
+    let mut report = LogReport {
+        spares: listing.spares.len(),
+        foreign: listing.foreign.clone(),
+        ..LogReport::default()
+    };
+    let ends = ends(disk, &listing);
+    let total = listing.segments.iter().map(|f| f.len).sum();
+    let mut seen = Seen {
+        next_sequence: None,
+        next_control: None,
+        pending: None,
+    };
+    let mut read = 0;
+    let known = ends
+        .values()
+        .map(|(_, watermark)| *watermark)
+        .max()
+        .unwrap_or(Lsn(0));
+    for found in &listing.segments {
+        one_segment(disk, found, &ends, known, &mut seen, &mut report);
+        read += found.len;
+        progress(read, total);
+    }
+    if let Some(damage) = seen.pending.take() {
+        report.damage.push(damage);
+    }
+    report.next_sequence = seen.next_sequence.unwrap_or(0);
+    Ok(report)
+}
+
+fn show(dirs: &[PathBuf]) -> String {
+    dirs.iter()
+        .map(|d| d.display().to_string())
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+/// For each segment: where a later snapshot or open says it ends, and the highest watermark in
+/// it. Segments whose opening was cut short say nothing.
+fn ends(disk: &dyn Disk, listing: &Listing) -> BTreeMap<u32, (Option<u32>, Lsn)> {
+    let mut ends: BTreeMap<u32, (Option<u32>, Lsn)> = BTreeMap::new();
+    for found in &listing.segments {
+        let Ok((file, salt)) = open(disk, &found.path) else {
+            continue;
+        };
+        let mut scanner = scanner(file.as_ref(), found.number, salt, frames_end(found), Lsn(0));
+        let mut high = Lsn(0);
+        while let Some((header, record)) = next_record(&mut scanner) {
+            high = high.max(header.watermark);
+            let references = match record {
+                Some(Record::Snapshot(s)) => s.segments,
+                Some(Record::Incarnation(open)) => open.previous.into_iter().collect(),
+                _ => Vec::new(),
+            };
+            for reference in references {
+                ends.entry(reference.segment).or_insert((None, Lsn(0))).0 = Some(reference.end);
+            }
+        }
+        ends.entry(found.number).or_insert((None, Lsn(0))).1 = high;
+    }
+    ends
+}
+
+fn frames_end(found: &Found) -> u32 {
+    // A file that was cut has no second header; its frames may reach its end.
+    let len = u32::try_from(found.len).unwrap_or(u32::MAX);
+    len.saturating_sub(SEGMENT_HEADER_BYTES)
+        .max(SEGMENT_HEADER_BYTES)
+}
+
+fn open(disk: &dyn Disk, path: &Path) -> Result<(std::sync::Arc<dyn DiskFile>, u64), String> {
+    let file = disk
+        .open(path, false, WriteBackend::Pwrite)
+        .map_err(|e| e.to_string())?;
+    let header = read_header(file.as_ref())?;
+    Ok((file, header.salt))
+}
+
+fn scanner(
+    file: &dyn DiskFile,
+    segment: u32,
+    salt: u64,
+    end: u32,
+    known: Lsn,
+) -> Scanner<Salvage<'_>> {
+    Scanner::new(
+        Salvage(file),
+        segment,
+        salt,
+        SEGMENT_HEADER_BYTES,
+        end,
+        known,
+    )
+}
+
+/// The next good frame, with its record when it is a control frame.
+fn next_record(scanner: &mut Scanner<Salvage<'_>>) -> Option<(FrameHeader, Option<Record>)> {
+    loop {
+        let Ok(step) = scanner.step();
+        match step {
+            Step::Frame { header, body, .. } => {
+                let record = Record::decode(header.kind, body).ok();
+                return Some((header, record));
+            }
+            Step::Corrupt {
+                resume: Some(_), ..
+            } => {}
+            Step::Corrupt { .. } | Step::End { .. } | Step::Torn { .. } => return None,
+        }
+    }
+}
+
+fn one_segment(
+    disk: &dyn Disk,
+    found: &Found,
+    ends: &BTreeMap<u32, (Option<u32>, Lsn)>,
+    known: Lsn,
+    seen: &mut Seen,
+    report: &mut LogReport,
+) {
+    let mut segment = SegmentReport {
+        segment: found.number,
+        path: found.path.clone(),
+        bytes: found.len,
+        state: "open".into(),
+        end: SEGMENT_HEADER_BYTES,
+        ..SegmentReport::default()
+    };
+    match open(disk, &found.path) {
+        Ok((file, salt)) => {
+            check_headers(file.as_ref(), found, report);
+            let end = ends.get(&found.number).and_then(|(end, _)| *end);
+            let known = end.map_or(known, |end| known.max(Lsn::new(found.number, end)));
+            let end = end
+                .unwrap_or_else(|| frames_end(found))
+                .max(SEGMENT_HEADER_BYTES);
+            let scanner = scanner(file.as_ref(), found.number, salt, end, known);
+            scan(scanner, found, &mut segment, seen, report);
+        }
+        Err(why) => {
+            segment.state = "unreadable".into();
+            note(seen, report, found, 0, why, None);
+        }
+    }
+    report.segments.push(segment);
+}
+
+/// One good copy of the header is enough to read on, but a bad copy is damage all the same.
+fn check_headers(file: &dyn DiskFile, found: &Found, report: &mut LogReport) {
+    let mut block = vec![0; SEGMENT_HEADER_BYTES as usize];
+    let first = file
+        .read_at(0, &mut block)
+        .map_err(|e| e.to_string())
+        .and_then(|()| wal_format::SegmentHeader::decode(&block).map_err(|e| e.to_string()));
+    match first {
+        Ok(header) => {
+            report
+                .channel_id
+                .get_or_insert_with(|| layout::hex(&header.channel_id));
+        }
+        Err(why) => report.damage.push(DamageReport {
+            segment: found.number,
+            path: found.path.clone(),
+            offset: 0,
+            why: format!("segment header: {why} (its second copy is good, nothing is lost)"),
+            resume: Some(SEGMENT_HEADER_BYTES),
+            lost: None,
+            control_lost: false,
+        }),
+    }
+}
+
+fn scan(
+    mut scanner: Scanner<Salvage<'_>>,
+    found: &Found,
+    segment: &mut SegmentReport,
+    seen: &mut Seen,
+    report: &mut LogReport,
+) {
+    loop {
+        let Ok(step) = scanner.step();
+        match step {
+            Step::Frame { lsn, header, body } => {
+                let length = u32::try_from(wal_format::frame_bytes(body.len())).unwrap_or(0);
+                segment.end = lsn.offset() + length;
+                *segment
+                    .frames
+                    .entry(format!("{:?}", header.kind))
+                    .or_default() += 1;
+                good_frame(&header, body, lsn, found, segment, seen, report);
+            }
+            Step::Corrupt {
+                offset,
+                why,
+                resume,
+            } => {
+                note(seen, report, found, offset, why.to_string(), resume);
+                if resume.is_none() {
+                    return;
+                }
+            }
+            Step::End { .. } => break,
+            Step::Torn {
+                offset,
+                nonzero_end,
+            } => {
+                segment.torn_bytes = nonzero_end.saturating_sub(offset);
+                break;
+            }
+        }
+    }
+    if segment.frames.is_empty() {
+        segment.state = "empty".into();
+    } else if segment.frames.contains_key("SegmentSeal") {
+        segment.state = "sealed".into();
+    }
+}
+
+fn note(
+    seen: &mut Seen,
+    report: &mut LogReport,
+    found: &Found,
+    offset: u32,
+    why: String,
+    resume: Option<u32>,
+) {
+    if let Some(earlier) = seen.pending.take() {
+        report.damage.push(earlier);
+    }
+    seen.pending = Some(DamageReport {
+        segment: found.number,
+        path: found.path.clone(),
+        offset,
+        why,
+        resume,
+        lost: None,
+        control_lost: false,
+    });
+}
+
+fn good_frame(
+    header: &FrameHeader,
+    body: &[u8],
+    lsn: Lsn,
+    found: &Found,
+    segment: &mut SegmentReport,
+    seen: &mut Seen,
+    report: &mut LogReport,
+) {
+    segment.first_sequence.get_or_insert(header.sequence);
+    let record = match header.kind {
+        FrameKind::Put => {
+            if let Err(why) = put_is_whole(header, body) {
+                note(seen, report, found, lsn.offset(), why, None);
+            }
+            None
+        }
+        kind => match Record::decode(kind, body) {
+            Ok(record) => Some(record),
+            Err(why) => {
+                note(seen, report, found, lsn.offset(), why.to_string(), None);
+                None
+            }
+        },
+    };
+    close_gap(header, lsn, found, seen, report);
+    let end = header.sequence + u64::from(header.count);
+    let counted = seen
+        .next_sequence
+        .map_or(header.sequence, |n| n.max(header.sequence));
+    segment.events += end.saturating_sub(counted);
+    seen.next_sequence = Some(seen.next_sequence.map_or(end, |n| n.max(end)));
+    let numbered = record.as_ref().is_some_and(is_numbered);
+    let control = header.control + u64::from(numbered);
+    seen.next_control = Some(seen.next_control.map_or(control, |n| n.max(control)));
+    if let Some(record) = record {
+        follow(&record, report);
+    }
+}
+
+fn put_is_whole(header: &FrameHeader, body: &[u8]) -> Result<(), String> {
+    let parsed = PutBody::parse(body, header.count).map_err(|e| e.to_string())?;
+    for event in parsed.events() {
+        event.map_err(|e| e.to_string())?;
+    }
+    for position in parsed.positions() {
+        position.map_err(|e| e.to_string())?;
+    }
+    Ok(())
+}
+
+/// Numbers are dense: what is missing in front of this frame belongs to the damage noted before,
+/// or is damage of its own.
+fn close_gap(
+    header: &FrameHeader,
+    lsn: Lsn,
+    found: &Found,
+    seen: &mut Seen,
+    report: &mut LogReport,
+) {
+    let lost = seen.next_sequence.filter(|next| header.sequence > *next);
+    let lost = lost.map(|next| (next, header.sequence - 1));
+    let control_lost = seen.next_control.is_some_and(|next| header.control > next);
+    if (lost.is_some() || control_lost) && seen.pending.is_none() {
+        note(
+            seen,
+            report,
+            found,
+            lsn.offset(),
+            "numbers jump here".into(),
+            Some(lsn.offset()),
+        );
+    }
+    if let Some(mut damage) = seen.pending.take() {
+        damage.lost = lost;
+        damage.control_lost = control_lost;
+        report.damage.push(damage);
+    }
+}
+
+fn follow(record: &Record, report: &mut LogReport) {
+    match record {
+        Record::Snapshot(s) => {
+            report.acknowledged_below = report.acknowledged_below.max(s.acked_below);
+            report.open_epochs = s
+                .epochs
+                .iter()
+                .map(|e| (e.epoch, e.range.first, e.range.last, e.claimed))
+                .collect();
+        }
+        Record::Seal(e) | Record::Claimed(e) => {
+            report.open_epochs.retain(|(n, ..)| *n != e.epoch);
+            report
+                .open_epochs
+                .push((e.epoch, e.range.first, e.range.last, e.claimed));
+        }
+        Record::Done { epoch } | Record::Abandon { epoch } => {
+            report.open_epochs.retain(|(n, ..)| n != epoch);
+        }
+        Record::Incarnation(open) => report.incarnation = open.incarnation,
+        Record::Ack(_)
+        | Record::Routes(_)
+        | Record::Fence { .. }
+        | Record::Watermark
+        | Record::SegmentSeal { .. } => {}
+    }
+}

@@ -1,0 +1,387 @@
+//! Group commit: who writes and syncs, and who waits for whom.
+//!
+//! Producers encode and checksum in their own threads and queue their transactions. The role of
+//! the committer is a lock: a producer that finds it free leads its own group (no hand-over
+//! between threads for a lone producer); what gathers while it syncs is led by the background
+//! thread, so a leader serves others at most once. There is no timer: the next group is whatever
+//! has gathered while the last one was synced. (The idea of letting the first waiter sync for
+//! the rest is old; okaywal and PostgreSQL do it.)
+//!
+//! *Invariant* INV-6: every waiter is answered on every path; a failed sync answers all of them
+//! with the error and ends the log instance.
+
+use std::collections::VecDeque;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use wal_format::Record;
+
+use super::Core;
+use super::log::{Entry, LogWriter};
+use super::options::{GROUP_BYTES_MAX, SPARES_RESERVED, SyncMode};
+use crate::channel::ChannelError;
+use crate::event::{Seq, SeqRange};
+
+/// Answer to a waiter: the run of sequence numbers of its put.
+pub(super) type Answer = Result<Option<SeqRange>, ChannelError>;
+
+/// A transaction that is ready to be written.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub(super) entry: Entry,
+    pub(super) events: u64,
+    pub(super) waiter: oneshot::Sender<Answer>,
+}
+
+/// Transactions between their producers and the log.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    queue: VecDeque<Ready>,
+    bytes: usize,
+    /// A sync of what is written only was asked for.
+    sync_wanted: bool,
+    pub(super) stop: bool,
+}
+
+impl Pending {
+    /// Takes everything out; returns who waits for it.
+    pub(super) fn drain(&mut self) -> Vec<oneshot::Sender<Answer>> {
+        self.bytes = 0;
+        std::mem::take(&mut self.queue)
+            .into_iter()
+            .map(|r| r.waiter)
+            .collect()
+    }
+}
+
+/// A waiter whose group is written.
+struct Written {
+    waiter: oneshot::Sender<Answer>,
+    range: Option<SeqRange>,
+    events: u64,
+    put: bool,
+}
+
+/// Why a group could not be led.
+enum Lead {
+    /// Nothing was pending.
+    Idle,
+    /// A group was led.
+    Done,
+    /// A prepared segment is needed first.
+    NoSpare,
+}
+
+impl Core {
+    /// Bytes that wait to be written.
+    pub(super) fn pending_bytes(&self) -> usize {
+        self.pending().bytes
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a transaction. Refuses when the instance has ended.
+    fn enqueue(&self, ready: Ready) -> Result<(), ChannelError> {
+        let mut pending = self.pending();
+        if pending.stop {
+            return Err(self.closed());
+        }
+        // Checked under the lock that `poison` takes to drain the queue: no one slips in behind.
+        self.check_alive()?;
+        pending.bytes += ready.entry.bytes();
+        pending.queue.push_back(ready);
+        Ok(())
+    }
+
+    /// Commits from a thread; leads the group when the role is free.
+    pub(super) fn submit_blocking(&self, entry: Entry, events: u64) -> Answer {
+        let (waiter, mut answer) = oneshot::channel();
+        self.enqueue(Ready {
+            entry,
+            events,
+            waiter,
+        })?;
+        if let Ok(mut writer) = self.writer.try_lock() {
+            self.lead(&mut writer);
+            drop(writer);
+            let done = answer.try_recv();
+            if !matches!(done, Err(oneshot::error::TryRecvError::Empty)) {
+                self.wake_committer_if_pending();
+                return done.unwrap_or_else(|_| Err(self.gone()));
+            }
+        }
+        self.wake_committer_if_pending();
+        answer.blocking_recv().unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    /// Commits from a task: the background thread leads.
+    pub(super) async fn submit(&self, entry: Entry, events: u64) -> Answer {
+        let (waiter, answer) = oneshot::channel();
+        self.enqueue(Ready {
+            entry,
+            events,
+            waiter,
+        })?;
+        self.pending_changed.notify_one();
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    fn wake_committer_if_pending(&self) {
+        if !self.pending().queue.is_empty() {
+            self.pending_changed.notify_one();
+        }
+    }
+
+    /// Asks for a sync of what is written only (sync modes other than `commit`).
+    pub(super) fn want_sync(&self) {
+        if self.options.sync != SyncMode::Commit {
+            self.pending().sync_wanted = true;
+            self.pending_changed.notify_one();
+        }
+    }
+
+    /// Writes and syncs one group of what is pending.
+    fn lead(&self, writer: &mut LogWriter) -> Lead {
+        let Some(first) = self.first_pending_bytes() else {
+            return Lead::Idle;
+        };
+        if first > writer.active.room() {
+            match self.roll(writer) {
+                Ok(true) => {}
+                Ok(false) => return Lead::NoSpare,
+                Err(error) => {
+                    self.poison(&format!("roll: {error}"));
+                    return Lead::Done;
+                }
+            }
+        }
+        let (mut entries, waiters) = self.gather(writer.active.room());
+        let result = self.commit_group(writer, &mut entries, waiters);
+        if let Err(error) = result {
+            self.poison(&error.to_string());
+        }
+        Lead::Done
+    }
+
+    fn first_pending_bytes(&self) -> Option<usize> {
+        self.pending().queue.front().map(|r| r.entry.bytes())
+    }
+
+    /// Takes as many transactions as fit into one group.
+    fn gather(&self, room: usize) -> (Vec<Entry>, Vec<Written>) {
+        let mut pending = self.pending();
+        let (mut entries, mut waiters, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while let Some(next) = pending.queue.front().map(|r| r.entry.bytes()) {
+            if bytes + next > room || (bytes > 0 && bytes + next > GROUP_BYTES_MAX) {
+                break;
+            }
+            let Some(ready) = pending.queue.pop_front() else {
+                break;
+            };
+            bytes += next;
+            let put = ready.entry.kind == wal_format::FrameKind::Put;
+            waiters.push(Written {
+                waiter: ready.waiter,
+                range: None,
+                events: ready.events,
+                put,
+            });
+            entries.push(ready.entry);
+        }
+        pending.bytes -= bytes;
+        (entries, waiters)
+    }
+
+    fn commit_group(
+        &self,
+        writer: &mut LogWriter,
+        entries: &mut [Entry],
+        mut waiters: Vec<Written>,
+    ) -> std::io::Result<()> {
+        let mut next = writer.next_sequence;
+        let mut control = false;
+        for (waiter, entry) in waiters.iter_mut().zip(entries.iter()) {
+            control |= !waiter.put;
+            let count = entry.frames.iter().map(|f| u64::from(f.count)).sum::<u64>();
+            waiter.range = (count > 0).then(|| SeqRange {
+                first: Seq(next),
+                last: Seq(next + count - 1),
+            });
+            next += count;
+        }
+        // An error drops the waiters: their receivers turn that into the poison error.
+        writer.write_group(entries)?;
+        self.note_room(writer);
+        let events: u64 = waiters.iter().map(|w| w.events).sum();
+        self.queue().committed(events);
+        let full = writer.unsynced_bytes as usize >= GROUP_BYTES_MAX / 2;
+        if control || full || self.options.sync == SyncMode::Commit {
+            self.sync_and_publish(writer)?;
+        }
+        for waiter in waiters {
+            // A caller that has gone away no longer wants its answer.
+            let _gone = waiter.waiter.send(Ok(waiter.range));
+        }
+        Ok(())
+    }
+
+    /// Syncs, applies what became durable, and lets sinks take it.
+    pub(super) fn sync_and_publish(&self, writer: &mut LogWriter) -> std::io::Result<()> {
+        let ops = writer.sync()?;
+        {
+            let mut state = self.state();
+            for op in ops {
+                state.apply(op);
+            }
+        }
+        if let Some(active) = self.table().active_mut() {
+            active.end = writer.active.tail;
+        }
+        self.queue().publish_durable(Seq(writer.next_sequence));
+        self.ready.raise();
+        Ok(())
+    }
+
+    /// Ends the log instance: every waiter, now and later, gets the error.
+    pub(super) fn poison(&self, reason: &str) {
+        let mut pending = self.pending();
+        self.poisoned.get_or_init(|| {
+            tracing::error!(
+                channel = %self.name,
+                "the log has failed and must be reopened as a new incarnation: {reason}"
+            );
+            reason.to_owned()
+        });
+        let waiters = pending.drain();
+        drop(pending);
+        for waiter in waiters {
+            let _gone = waiter.send(Err(self.gone()));
+        }
+        self.room.raise();
+        self.ready.raise();
+        self.spares.wake();
+    }
+
+    /// The background committer; returns when the channel closes or has failed.
+    pub(super) fn run_committer(&self) {
+        let mut quiet_since = Instant::now();
+        let mut last_sync = Instant::now();
+        let mut last_chores = Instant::now();
+        loop {
+            let wanted = self.wait_for_work();
+            if self.poisoned.get().is_some() || self.stopped() {
+                return;
+            }
+            let mut writer = self.writer();
+            let mut idle = true;
+            loop {
+                match self.lead(&mut writer) {
+                    Lead::Done => idle = false,
+                    Lead::Idle => break,
+                    Lead::NoSpare => {
+                        drop(writer);
+                        let pool = self.spares.lock();
+                        drop(self.spares.wait(pool, Duration::from_millis(50)));
+                        writer = self.writer();
+                        if self.poisoned.get().is_some() || self.stopped() {
+                            return;
+                        }
+                    }
+                }
+            }
+            if !idle {
+                quiet_since = Instant::now();
+            }
+            let due = match self.options.sync {
+                SyncMode::Interval(every) => last_sync.elapsed() >= every,
+                SyncMode::Commit | SyncMode::Os => false,
+            };
+            let result = if (wanted || due) && !writer.unsynced.is_empty() {
+                last_sync = Instant::now();
+                self.sync_and_publish(&mut writer)
+            } else if idle || last_chores.elapsed() >= QUIET_TICK {
+                last_chores = Instant::now();
+                self.quiet_work(&mut writer, quiet_since)
+            } else {
+                Ok(())
+            };
+            if let Err(error) = result {
+                self.poison(&error.to_string());
+            }
+        }
+    }
+
+    /// Waits for transactions, a wish to sync, or a tick of the quiet-time clock.
+    fn wait_for_work(&self) -> bool {
+        let mut pending = self.pending();
+        let deadline = Instant::now() + QUIET_TICK;
+        while pending.queue.is_empty() && !pending.sync_wanted && !pending.stop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            pending = self
+                .pending_changed
+                .wait_timeout(pending, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        std::mem::take(&mut pending.sync_wanted)
+    }
+
+    fn stopped(&self) -> bool {
+        self.pending().stop
+    }
+
+    /// After a second of quiet: a watermark, so that rot in the last group can be told from a
+    /// torn tail; under pressure: an early roll, so that dead segments can go.
+    fn quiet_work(&self, writer: &mut LogWriter, quiet_since: Instant) -> std::io::Result<()> {
+        if self.wants_pressure_roll() && self.spares.available() >= 2 {
+            self.roll(writer)?;
+            return Ok(());
+        }
+        self.reclaim();
+        let quiet = quiet_since.elapsed() >= QUIET_BEFORE_WATERMARK;
+        if quiet && writer.unproven && writer.unsynced.is_empty() && writer.active.room() > 0 {
+            writer.write_group(&mut [Entry::record(Record::Watermark)])?;
+            self.sync_and_publish(writer)?;
+            writer.unproven = false;
+        }
+        Ok(())
+    }
+
+    /// Seals the active segment and opens the next prepared one with a snapshot; both durable on
+    /// `Ok(true)`. `Ok(false)`: no prepared segment; nothing was written.
+    pub(super) fn roll(&self, writer: &mut LogWriter) -> std::io::Result<bool> {
+        let Some(mut spare) = self.spares.take() else {
+            return Ok(false);
+        };
+        writer.write_seal()?;
+        self.sync_and_publish(writer)?;
+        self.preparer.activate(&mut spare)?;
+        self.open_segment(writer, spare)?;
+        self.reclaim();
+        self.room.raise();
+        Ok(true)
+    }
+
+    /// Blocks no one for room: whether prepared segments hold what is admitted and `bytes` more
+    /// without touching the reserve.
+    pub(super) fn has_disk_room(&self, bytes: usize, active_room: usize) -> bool {
+        let needed = self.pending_bytes() + bytes;
+        if needed <= active_room {
+            return true;
+        }
+        // A segment may waste a quarter on a transaction that does not fit and a quarter on its
+        // snapshot, so half of it is sure.
+        let sure = (self.options.segment_bytes() as usize / 2).max(1);
+        let spares = (needed - active_room).div_ceil(sure);
+        self.spares.available() >= spares + SPARES_RESERVED
+    }
+}
+
+const QUIET_TICK: Duration = Duration::from_millis(200);
+const QUIET_BEFORE_WATERMARK: Duration = Duration::from_secs(1);

@@ -1,0 +1,275 @@
+//! Names and ownership of the files of a channel.
+//!
+//! ```text
+//! <data dir>/lock                      held for life by the one process that has the channel open
+//! <data dir>/channel                   which channel this is, and which of how many directories
+//! <data dir>/segment-0000000042.wal    a segment of the log
+//! <data dir>/spare-0000000043.wal      a prepared segment: zeros between its two headers
+//! <data dir>/*.new                     being prepared; removed at open
+//! ```
+//! A spare becomes a segment by a rename that is synced before the first byte is stored, so a
+//! file that is still called a spare is known to hold nothing.
+
+use std::path::{Path, PathBuf};
+
+use crate::env::disk::{DirLock, Disk, WriteBackend};
+
+use super::options::OpenError;
+
+const MARKER: &str = "channel";
+const MARKER_BYTES: u64 = 4096;
+
+pub(super) fn segment_name(number: u32) -> String {
+    format!("segment-{number:010}.wal")
+}
+
+pub(super) fn spare_name(number: u32) -> String {
+    format!("spare-{number:010}.wal")
+}
+
+/// A file of the log found in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) number: u32,
+    pub(super) dir: usize,
+    pub(super) path: PathBuf,
+    pub(super) len: u64,
+}
+
+/// What the directories hold.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// Segments by number.
+    pub(super) segments: Vec<Found>,
+    /// Prepared segments by number.
+    pub(super) spares: Vec<Found>,
+    /// Files whose preparation was cut short.
+    pub(super) unfinished: Vec<PathBuf>,
+    /// Files that are not ours; left alone.
+    pub(super) foreign: Vec<PathBuf>,
+}
+
+fn number_in(name: &str, prefix: &str) -> Option<u32> {
+    let digits = name.strip_prefix(prefix)?.strip_suffix(".wal")?;
+    (digits.len() == 10).then(|| digits.parse().ok()).flatten()
+}
+
+pub(super) fn list(disk: &dyn Disk, dirs: &[PathBuf]) -> Result<Listing, OpenError> {
+    let mut listing = Listing::default();
+    for (index, dir) in dirs.iter().enumerate() {
+        for entry in disk.list(dir).map_err(|e| OpenError::io("list", dir, e))? {
+            let path = dir.join(&entry.name);
+            let found = |number| Found {
+                number,
+                dir: index,
+                path: path.clone(),
+                len: entry.len,
+            };
+            if let Some(number) = number_in(&entry.name, "segment-") {
+                listing.segments.push(found(number));
+            } else if let Some(number) = number_in(&entry.name, "spare-") {
+                listing.spares.push(found(number));
+            } else if entry.name.ends_with(".wal.new") || entry.name == "channel.new" {
+                listing.unfinished.push(path);
+            } else if !["lock", MARKER, "status.json", "status.json.new"]
+                .contains(&entry.name.as_str())
+            {
+                listing.foreign.push(path);
+            }
+        }
+    }
+    listing.segments.sort_by_key(|f| f.number);
+    listing.spares.sort_by_key(|f| f.number);
+    Ok(listing)
+}
+
+/// Makes and locks the directories, refuses what is not this channel's, and returns its id.
+pub(super) fn claim(
+    disk: &dyn Disk,
+    dirs: &[PathBuf],
+    fresh_id: [u8; 16],
+) -> Result<([u8; 16], Vec<Box<dyn DirLock>>), OpenError> {
+    let mut locks = Vec::new();
+    for dir in dirs {
+        disk.create_dir_all(dir)
+            .map_err(|e| OpenError::io("create", dir, e))?;
+        locks.push(disk.lock(dir, "lock").map_err(|e| match e.kind() {
+            std::io::ErrorKind::WouldBlock => OpenError::InUse { dir: dir.clone() },
+            _ => OpenError::io("lock", dir.join("lock"), e),
+        })?);
+        refuse_flume(disk, dir)?;
+    }
+    let markers = dirs
+        .iter()
+        .map(|dir| read_marker(disk, dir))
+        .collect::<Result<Vec<Option<Marker>>, _>>()?;
+    let id = markers.iter().flatten().next().map(|m| m.id);
+    let in_use = !list(disk, dirs)?.segments.is_empty();
+    for (index, (dir, marker)) in dirs.iter().zip(&markers).enumerate() {
+        check_marker(disk, dir, marker.as_ref(), id, (index, dirs.len()), in_use)?;
+    }
+    let id = id.unwrap_or(fresh_id);
+    for (index, (dir, marker)) in dirs.iter().zip(&markers).enumerate() {
+        if marker.is_none() {
+            write_marker(
+                disk,
+                dir,
+                &Marker {
+                    id,
+                    index,
+                    of: dirs.len(),
+                },
+            )
+            .map_err(|e| OpenError::io("write", dir.join(MARKER), e))?;
+        }
+    }
+    Ok((id, locks))
+}
+
+fn refuse_flume(disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
+    let entries = disk.list(dir).map_err(|e| OpenError::io("list", dir, e))?;
+    let flume = entries.iter().find(|e| {
+        e.name
+            .strip_prefix("log-")
+            .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    });
+    match flume {
+        Some(entry) => Err(OpenError::Directory {
+            dir: dir.to_owned(),
+            reason: format!(
+                "holds {} of an Apache Flume file channel; let Flume drain it, then give Forebay \
+                 an empty directory (dataDirs)",
+                entry.name
+            ),
+        }),
+        None => Ok(()),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Marker {
+    id: [u8; 16],
+    index: usize,
+    of: usize,
+}
+
+fn check_marker(
+    disk: &dyn Disk,
+    dir: &Path,
+    marker: Option<&Marker>,
+    id: Option<[u8; 16]>,
+    (index, of): (usize, usize),
+    in_use: bool,
+) -> Result<(), OpenError> {
+    let refuse = |reason: String| {
+        Err(OpenError::Directory {
+            dir: dir.to_owned(),
+            reason,
+        })
+    };
+    match (marker, id) {
+        (None, None) => {
+            let listing = list(disk, &[dir.to_owned()])?;
+            match listing.segments.first() {
+                Some(found) => refuse(format!(
+                    "holds {} but no `channel` file, so it cannot be told whose log it is",
+                    found.path.display()
+                )),
+                None => Ok(()),
+            }
+        }
+        // Claiming writes the markers one by one: a crash between them leaves a channel without
+        // any segment, which may be completed. With segments, a directory is missing.
+        (None, Some(_)) if !in_use => Ok(()),
+        (None, Some(_)) => refuse(
+            "holds no `channel` file while the other dataDirs hold this channel's log: not \
+             mounted? (a directory cannot be added to a channel that has data)"
+                .into(),
+        ),
+        (Some(m), Some(id)) if m.id != id => {
+            refuse("belongs to another channel than the first of dataDirs".into())
+        }
+        (Some(m), _) if m.index != index || m.of != of => refuse(format!(
+            "is directory {} of {} of its channel, but dataDirs names it as {} of {}",
+            m.index + 1,
+            m.of,
+            index + 1,
+            of
+        )),
+        (Some(_), _) => Ok(()),
+    }
+}
+
+fn read_marker(disk: &dyn Disk, dir: &Path) -> Result<Option<Marker>, OpenError> {
+    let path = dir.join(MARKER);
+    let file = match disk.open(&path, false, WriteBackend::Pwrite) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(OpenError::io("open", path, e)),
+    };
+    let mut text = vec![0; usize::try_from(file.len().min(MARKER_BYTES)).unwrap_or(0)];
+    file.read_at(0, &mut text)
+        .map_err(|e| OpenError::io("read", &path, e))?;
+    let text = String::from_utf8_lossy(&text);
+    parse_marker(text.trim_end_matches('\0'))
+        .map(Some)
+        .ok_or_else(|| OpenError::Directory {
+            dir: dir.to_owned(),
+            reason: "its `channel` file is damaged or of an unknown version; restore it from the \
+                 id in `forebay wal inspect`"
+                .into(),
+        })
+}
+
+fn parse_marker(text: &str) -> Option<Marker> {
+    let mut lines = text.lines();
+    (lines.next()? == "forebay channel 1").then_some(())?;
+    let hex = lines.next()?.strip_prefix("id ")?;
+    let id = u128::from_str_radix(hex, 16).ok()?.to_be_bytes_portable();
+    let (index, of) = lines
+        .next()?
+        .strip_prefix("directory ")?
+        .split_once(" of ")?;
+    let index: usize = index.parse().ok()?;
+    Some(Marker {
+        id,
+        index: index.checked_sub(1)?,
+        of: of.parse().ok()?,
+    })
+}
+
+/// Byte order of an id in text: most significant first, as people write hexadecimal.
+trait TextOrder {
+    fn to_be_bytes_portable(self) -> [u8; 16];
+}
+
+impl TextOrder for u128 {
+    fn to_be_bytes_portable(self) -> [u8; 16] {
+        let mut bytes = self.to_le_bytes();
+        bytes.reverse();
+        bytes
+    }
+}
+
+pub(super) fn hex(id: &[u8; 16]) -> String {
+    id.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn write_marker(disk: &dyn Disk, dir: &Path, marker: &Marker) -> std::io::Result<()> {
+    let text = format!(
+        "forebay channel 1\nid {}\ndirectory {} of {}\n",
+        hex(&marker.id),
+        marker.index + 1,
+        marker.of
+    );
+    let new = dir.join("channel.new");
+    match disk.remove(&new) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let file = disk.create_zeroed(&new, MARKER_BYTES, WriteBackend::Pwrite)?;
+    file.store_at(0, &[text.as_bytes()])?;
+    file.sync()?;
+    disk.rename(&new, &dir.join(MARKER))?;
+    disk.sync_dir(dir)
+}

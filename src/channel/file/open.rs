@@ -1,0 +1,494 @@
+//! Opening a file channel: lock, read the log, copy the tail forward, start the threads.
+//!
+//! *Crash*: until the new segment's first group is synced nothing that was there has changed but
+//! names of prepared segments; afterwards the old segment ends where the snapshot says.
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+
+use wal_format::{FrameKind, Identity, Open, Record};
+
+use super::layout::{self, Found, Listing};
+use super::log::{Active, Entry, EntryOp, LogWriter};
+use super::prepare::{PoolState, Preparer, Spare, SparePool, random_u64};
+use super::recovery::{self, Recovered, Suspect};
+use super::segment::{Segment, SegmentTable, read_header};
+use super::state::{LogState, Op};
+use super::{Core, FileChannel, FileChannelOptions, OpenError, unpoisoned};
+use crate::channel::journal::Incarnation;
+use crate::channel::queue::Queue;
+use crate::env::clock::Clock;
+use crate::env::disk::{Disk, WriteBackend};
+use crate::event::{Seq, SeqRange};
+
+/// How many prepared segments are tried when the first group of an open cannot be written.
+const ATTEMPTS: usize = 4;
+
+impl FileChannel {
+    /// Opens the channel, recovering what an earlier process left, and starts its threads.
+    ///
+    /// # Errors
+    /// Nothing that was in the directories has been changed.
+    ///
+    /// # Durability
+    /// On `Ok` everything the channel shows is on the medium, also what was only in the page
+    /// cache before.
+    pub fn open(
+        name: &str,
+        options: FileChannelOptions,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, OpenError> {
+        options.check()?;
+        let fresh_id = fresh_id().map_err(|e| OpenError::io("get random bytes", "", e))?;
+        let (channel_id, locks) = layout::claim(disk.as_ref(), &options.data_dirs, fresh_id)?;
+        for dir in &options.data_dirs {
+            if let Some(caution) = disk.caution(dir) {
+                tracing::warn!(channel = name, dir = %dir.display(), "{caution}");
+            }
+        }
+        let listing = layout::list(disk.as_ref(), &options.data_dirs)?;
+        let recovered = recovery::read_log(disk.as_ref(), &listing, channel_id)?;
+        report(name, &recovered);
+        let preparer = Preparer {
+            disk: Arc::clone(&disk),
+            clock,
+            dirs: options.data_dirs.clone(),
+            channel_id,
+            size: options.segment_bytes(),
+            backend: options.backend,
+        };
+        let mut opening = Opening {
+            name,
+            options,
+            disk,
+            preparer,
+            recovered,
+        };
+        opening.sweep(&listing);
+        let spares = opening.usable_spares(&listing);
+        let next_number = listing
+            .segments
+            .iter()
+            .chain(&listing.spares)
+            .map(|f| f.number + 1)
+            .max()
+            .unwrap_or(0);
+        let core = Arc::new(opening.begin(channel_id, spares, next_number)?);
+        let threads = start_threads(&core)?;
+        Ok(Arc::new(Self {
+            core,
+            threads: Mutex::new(threads),
+            locks: Mutex::new(locks),
+        }))
+    }
+}
+
+fn fresh_id() -> std::io::Result<[u8; 16]> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|e| std::io::Error::other(e.to_string()))?;
+    Ok(id)
+}
+
+fn report(name: &str, recovered: &Recovered) {
+    for damage in &recovered.damage {
+        tracing::error!(
+            channel = name,
+            segment = damage.segment,
+            offset = damage.offset,
+            resume = damage.resume,
+            "the log is damaged here ({}); what follows is read on",
+            damage.why
+        );
+    }
+    if let Some(torn) = recovered.torn {
+        let next = recovered.state.next_sequence
+            + recovered
+                .suspects
+                .iter()
+                .map(|s| u64::from(s.header.count))
+                .sum::<u64>();
+        tracing::warn!(
+            channel = name,
+            segment = torn.segment,
+            offset = torn.offset,
+            "torn tail of {} bytes; they may have held events from {next} on, acknowledged only \
+             if the disk damaged its last synced group; they stay where they are",
+            torn.nonzero_end - torn.offset
+        );
+    }
+    if recovered.state.control_lost {
+        tracing::error!(
+            channel = name,
+            "damage may hide a decision about published files: staged sinks of this channel halt; \
+             `forebay resolve` ends it"
+        );
+    }
+}
+
+struct Opening<'a> {
+    name: &'a str,
+    options: FileChannelOptions,
+    disk: Arc<dyn Disk>,
+    preparer: Preparer,
+    recovered: Recovered,
+}
+
+impl Opening<'_> {
+    /// Removes what nothing refers to. Failures only cost space.
+    fn sweep(&self, listing: &Listing) {
+        for path in listing
+            .unfinished
+            .iter()
+            .chain(self.recovered.leftovers.iter().map(|f| &f.path))
+        {
+            if let Err(error) = self.disk.remove(path) {
+                tracing::warn!(path = %path.display(), "cannot remove: {error}");
+            }
+        }
+        for path in &listing.foreign {
+            tracing::warn!(path = %path.display(), "not a file of this channel; left alone");
+        }
+    }
+
+    /// Prepared segments of an earlier process that fit; others are removed.
+    fn usable_spares(&self, listing: &Listing) -> Vec<Spare> {
+        let newest = listing.segments.last().map_or(-1, |f| i64::from(f.number));
+        let mut spares = Vec::new();
+        for found in &listing.spares {
+            match self.open_spare(found) {
+                Some(spare) if i64::from(found.number) > newest => spares.push(spare),
+                _ => {
+                    if let Err(error) = self.disk.remove(&found.path) {
+                        tracing::warn!(path = %found.path.display(), "cannot remove: {error}");
+                    }
+                }
+            }
+        }
+        spares
+    }
+
+    fn open_spare(&self, found: &Found) -> Option<Spare> {
+        let file = self
+            .disk
+            .open(&found.path, true, self.options.backend)
+            .ok()?;
+        let header = read_header(file.as_ref()).ok()?;
+        let fits = header.channel_id == self.preparer.channel_id
+            && header.segment == found.number
+            && header.size == self.preparer.size
+            && file.len() == u64::from(header.size);
+        fits.then(|| Spare {
+            number: found.number,
+            salt: header.salt,
+            dir: found.dir,
+            path: found.path.clone(),
+            size: header.size,
+            file,
+        })
+    }
+
+    /// Writes the first group of this incarnation and returns the channel's core.
+    fn begin(
+        &mut self,
+        channel_id: [u8; 16],
+        mut spares: Vec<Spare>,
+        mut next_number: u32,
+    ) -> Result<Core, OpenError> {
+        let dir = &self.options.data_dirs[0];
+        let identity = self
+            .disk
+            .identity(dir)
+            .map_err(|e| OpenError::io("look at", dir, e))?;
+        let identity = Identity {
+            inode: identity.inode,
+            filesystem: identity.filesystem,
+            machine: identity.machine,
+        };
+        let state = &mut self.recovered.state;
+        let directory_changed = state.incarnation > 0 && state.identity != identity;
+        let number = state.incarnation + 1;
+        state.incarnation = number;
+        let nonce = random_u64().map_err(|e| OpenError::io("get random bytes", dir, e))?;
+        let open = Open {
+            incarnation: number,
+            nonce,
+            identity,
+            opened_at_ms: self.preparer.clock.wall_ms(),
+            previous: self.recovered.segments.last().map(Segment::reference),
+        };
+        let mut last_error = None;
+        for _ in 0..ATTEMPTS {
+            let spare = match self.next_spare(&mut spares, &mut next_number) {
+                Ok(spare) => spare,
+                Err(error) => {
+                    last_error = Some(error);
+                    break;
+                }
+            };
+            let path = spare.path.clone();
+            match self.first_group(spare, &open) {
+                Ok((spare, writer, state)) => {
+                    let incarnation = Incarnation { number, nonce };
+                    let pool = PoolState {
+                        ready: spares,
+                        next_number,
+                        ..PoolState::default()
+                    };
+                    self.cut_old_tail();
+                    return Ok(self.core(
+                        channel_id,
+                        incarnation,
+                        directory_changed,
+                        pool,
+                        (spare, writer, state),
+                    ));
+                }
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), "dropped, trying another: {error}");
+                    let _best_effort = self.disk.remove(&path);
+                    last_error = Some(error);
+                }
+            }
+        }
+        let error = last_error.unwrap_or_else(|| std::io::Error::other("no prepared segment"));
+        Err(OpenError::io(
+            "write the first group into a new segment of",
+            dir,
+            error,
+        ))
+    }
+
+    fn next_spare(&self, spares: &mut Vec<Spare>, next_number: &mut u32) -> std::io::Result<Spare> {
+        let mut spare = if spares.is_empty() {
+            let spare = self.preparer.prepare(*next_number)?;
+            *next_number += 1;
+            spare
+        } else {
+            spares.remove(0)
+        };
+        self.preparer.activate(&mut spare)?;
+        Ok(spare)
+    }
+
+    /// Snapshot, suspects and Incarnation in one synced group: only then they are believed.
+    fn first_group(
+        &self,
+        spare: Spare,
+        open: &Open,
+    ) -> std::io::Result<(Spare, LogWriter, LogState)> {
+        let recovered = &self.recovered;
+        let mut state = recovered.state.clone();
+        let references = recovered.segments.iter().map(Segment::reference).collect();
+        let mut entries = vec![Entry::record(Record::Snapshot(Box::new(
+            state.to_snapshot(references),
+        )))];
+        entries.extend(copies(&recovered.suspects)?);
+        entries.push(Entry::record(Record::Incarnation(open.clone())));
+        let mut writer = LogWriter {
+            active: Active::of(&spare),
+            next_sequence: state.next_sequence,
+            next_control: state.next_control,
+            durable: recovered.proven,
+            unsynced: Vec::new(),
+            unsynced_bytes: 0,
+            unproven: true,
+            clock: Arc::clone(&self.preparer.clock),
+        };
+        let bytes: usize = entries.iter().map(Entry::bytes).sum();
+        if bytes > writer.active.room() {
+            return Err(std::io::Error::other(format!(
+                "the snapshot and the copied tail take {bytes} bytes, more than a segment; raise \
+                 maxFileSize"
+            )));
+        }
+        writer.write_group(&mut entries)?;
+        for op in writer.sync()? {
+            state.apply(op);
+        }
+        Ok((spare, writer, state))
+    }
+
+    /// Gives back the zeros behind the old tail, so that a crash loop does not cost a segment a
+    /// start.
+    fn cut_old_tail(&mut self) {
+        let Some((found, nonzero_end)) = &self.recovered.cut else {
+            return;
+        };
+        let len = u64::from(*nonzero_end).next_multiple_of(4096);
+        if len >= found.len {
+            return;
+        }
+        let cut = self
+            .disk
+            .open(&found.path, true, WriteBackend::Pwrite)
+            .and_then(|file| file.truncate(len));
+        match cut {
+            Ok(()) => {
+                let old = self
+                    .recovered
+                    .segments
+                    .iter_mut()
+                    .find(|s| s.number == found.number);
+                if let Some(segment) = old {
+                    segment.len = len;
+                }
+            }
+            Err(error) => tracing::warn!(path = %found.path.display(), "not cut: {error}"),
+        }
+    }
+
+    fn core(
+        &mut self,
+        channel_id: [u8; 16],
+        incarnation: Incarnation,
+        directory_changed: bool,
+        pool: PoolState,
+        (spare, writer, state): (Spare, LogWriter, LogState),
+    ) -> Core {
+        let queue = queue_of(&state, self.options.capacity);
+        let table = SegmentTable {
+            segments: std::mem::take(&mut self.recovered.segments),
+        };
+        let (first_sequence, end) = (self.recovered.state.next_sequence, writer.active.tail);
+        let core = Core {
+            name: self.name.to_owned(),
+            options: self.options.clone(),
+            disk: Arc::clone(&self.disk),
+            channel_id,
+            incarnation,
+            directory_changed,
+            preparer: self.preparer.clone(),
+            active_room: AtomicUsize::new(writer.active.room()),
+            writer: Mutex::new(writer),
+            pending: Mutex::default(),
+            pending_changed: Condvar::new(),
+            state: Mutex::new(state),
+            table: Mutex::new(table),
+            queue: Mutex::new(queue),
+            windows: Mutex::default(),
+            spares: SparePool::new(pool),
+            journal_turn: tokio::sync::Mutex::default(),
+            room: super::Signal::default(),
+            ready: super::Signal::default(),
+            poisoned: OnceLock::new(),
+            stats: super::Stats::default(),
+        };
+        core.adopt(&spare, first_sequence);
+        if let Some(active) = core.table().active_mut() {
+            active.end = end;
+        }
+        core.count_coverage();
+        core
+    }
+}
+
+/// The queue as the state describes it: everything neither acknowledged nor sealed waits.
+fn queue_of(state: &LogState, capacity: u64) -> Queue {
+    let ranges = |set: &super::range_set::RangeSet| {
+        set.iter()
+            .filter_map(|(first, last)| SeqRange::new(Seq(first), Seq(last)))
+            .collect::<Vec<_>>()
+    };
+    let sealed: Vec<SeqRange> = state
+        .epochs
+        .values()
+        .filter_map(|e| SeqRange::new(Seq(e.range.first), Seq(e.range.last)))
+        .collect();
+    Queue::new(
+        capacity,
+        Seq(state.cursor),
+        &ranges(&state.acked),
+        &sealed,
+        &ranges(&state.lost),
+        Seq(state.next_sequence),
+    )
+}
+
+/// The suspects as entries, frames of one transaction together. Sequence and control numbers
+/// come out the same, because suspects are in sequence; header sums are made anew.
+fn copies(suspects: &[Suspect]) -> std::io::Result<Vec<Entry>> {
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut open = false;
+    for suspect in suspects {
+        let header = &suspect.header;
+        let frame = recovery::rebuild(suspect);
+        if header.kind == FrameKind::Put {
+            let op = recovery::put_op(suspect).map_err(std::io::Error::other)?;
+            let Op::Put {
+                count, positions, ..
+            } = op
+            else {
+                continue;
+            };
+            match entries.last_mut() {
+                Some(entry) if open => extend_transaction(entry, frame, count, positions),
+                _ => entries.push(Entry {
+                    kind: FrameKind::Put,
+                    frames: vec![frame],
+                    op: EntryOp::Put { count, positions },
+                    put_time_ms: Some(header.put_time_ms),
+                }),
+            }
+            open = !header.last_of_transaction;
+        } else {
+            let record = Record::decode(header.kind, &suspect.body)
+                .map_err(|e| std::io::Error::other(e.to_string()))?;
+            entries.push(Entry {
+                kind: header.kind,
+                frames: vec![frame],
+                op: EntryOp::Record(record),
+                put_time_ms: Some(header.put_time_ms),
+            });
+        }
+    }
+    Ok(entries)
+}
+
+fn extend_transaction(
+    entry: &mut Entry,
+    frame: wal_format::EncodedPut,
+    more: u64,
+    newest: Vec<(Vec<u8>, Vec<u8>)>,
+) {
+    entry.frames.push(frame);
+    if let EntryOp::Put { count, positions } = &mut entry.op {
+        *count += more;
+        *positions = newest;
+    }
+}
+
+fn start_threads(core: &Arc<Core>) -> Result<Vec<std::thread::JoinHandle<()>>, OpenError> {
+    let spawn = |suffix: &str, run: fn(&Core)| {
+        let core = Arc::clone(core);
+        std::thread::Builder::new()
+            .name(format!("{}-{suffix}", core.name))
+            .spawn(move || {
+                let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&core)));
+                if outcome.is_err() {
+                    core.poison("a background thread panicked");
+                }
+            })
+            .map_err(|e| OpenError::io("start a thread for", "", e))
+    };
+    Ok(vec![
+        spawn("commit", Core::run_committer)?,
+        spawn("prepare", Core::run_preparer)?,
+    ])
+}
+
+impl Core {
+    /// Answers whoever still waits when the channel closes.
+    pub(super) fn end_waiters(&self) {
+        let waiters = unpoisoned(&self.pending).drain();
+        for waiter in waiters {
+            let _gone = waiter.send(Err(self.closed()));
+        }
+    }
+
+    /// End of the log as of the last sync.
+    #[cfg(test)]
+    pub(super) fn durable_end(&self) -> wal_format::Lsn {
+        self.writer().durable
+    }
+}

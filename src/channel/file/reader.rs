@@ -1,0 +1,420 @@
+//! Reads events back: hot segments through the map without a copy, cold ones by pread.
+//!
+//! *Invariants*: only bytes below the durable end are read; every frame's sums are checked again
+//! at take. A bad frame is reported and skipped to the next good one, its events are lost by
+//! name (INV-9); a sector that cannot be read counts as bad bytes, not as a signal.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use wal_format::{
+    FRAME_HEADER_BYTES, FrameHeader, FrameKind, Lsn, PutBody, ReadAt, Scanner, Step, frame_bytes,
+};
+
+use super::Core;
+use super::segment::{Segment, open_cold};
+use crate::channel::{ChannelError, TakenBatch, TakenEvent, queue::ReadHint};
+use crate::env::disk::DiskFile;
+use crate::event::{Event, Headers, Seq, SeqRange};
+
+/// Bytes read at once from a cold segment.
+const WINDOW_BYTES: usize = 256 << 10;
+
+/// A piece of a segment in memory, kept with a lease from take to take.
+#[derive(Clone, Debug)]
+pub(super) struct Window {
+    segment: u32,
+    offset: u32,
+    bytes: Bytes,
+}
+
+/// Where a reader stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    segment: u32,
+    offset: u32,
+    /// Sequence number wanted next.
+    want: u64,
+}
+
+/// What a read brought, and where the next one goes on.
+#[derive(Debug)]
+pub(super) struct ReadResult {
+    pub(super) batch: TakenBatch,
+    pub(super) through: Option<Seq>,
+    pub(super) hint: Option<ReadHint>,
+}
+
+/// One take's worth of reading.
+struct Reading<'a> {
+    core: &'a Core,
+    window: &'a mut Option<Window>,
+    cold: Option<(u32, Arc<dyn DiskFile>)>,
+    batch: TakenBatch,
+    bytes: usize,
+}
+
+impl Core {
+    /// Reads the events of `range` from `hint` on, until about `max_bytes` of bodies.
+    pub(super) fn read(
+        &self,
+        range: SeqRange,
+        hint: Option<ReadHint>,
+        max_bytes: usize,
+        window: &mut Option<Window>,
+    ) -> Result<ReadResult, ChannelError> {
+        let mut place = match hint {
+            Some(h) => Place {
+                segment: h.segment,
+                offset: h.offset,
+                want: range.first.0,
+            },
+            None => self.find(range.first.0)?,
+        };
+        let mut reading = Reading {
+            core: self,
+            window,
+            cold: None,
+            batch: TakenBatch::default(),
+            bytes: 0,
+        };
+        while place.want <= range.last.0
+            && (reading.bytes < max_bytes || place.want == range.first.0)
+        {
+            place = reading.step(place, range, max_bytes)?;
+        }
+        let through = (place.want > range.first.0).then(|| Seq(place.want - 1));
+        let hint = ReadHint {
+            segment: place.segment,
+            offset: place.offset,
+            skip: 0,
+        };
+        Ok(ReadResult {
+            batch: reading.batch,
+            through,
+            hint: Some(hint),
+        })
+    }
+
+    fn find(&self, sequence: u64) -> Result<Place, ChannelError> {
+        let segment = self
+            .table()
+            .holding(sequence)
+            .ok_or_else(|| ChannelError::Refused {
+                channel: self.name.clone(),
+                reason: format!("event {sequence} is in no segment"),
+            })?;
+        Ok(Place {
+            segment: segment.number,
+            offset: wal_format::SEGMENT_HEADER_BYTES,
+            want: sequence,
+        })
+    }
+}
+
+impl Reading<'_> {
+    /// Handles one frame; returns where to go on.
+    fn step(
+        &mut self,
+        place: Place,
+        range: SeqRange,
+        max_bytes: usize,
+    ) -> Result<Place, ChannelError> {
+        let Some(segment) = self.core.table().by_number(place.segment) else {
+            return self.continue_behind(place.segment, place, range);
+        };
+        if place.offset >= segment.end {
+            return self.continue_behind(segment.number, place, range);
+        }
+        let found = self.frame(&segment, place.offset)?;
+        let Some((header, body)) = found else {
+            return self.damaged(place, &segment);
+        };
+        let next = place.offset + aligned(header.body_len);
+        let end = header.sequence + u64::from(header.count);
+        if header.kind != FrameKind::Put || end <= place.want {
+            return Ok(Place {
+                offset: next,
+                ..place
+            });
+        }
+        let mut want = place.want;
+        if header.sequence > want {
+            // A hole in front of this frame: what is missing was lost.
+            self.lost(want, (header.sequence - 1).min(range.last.0));
+            want = header.sequence;
+            if want > range.last.0 {
+                return Ok(Place {
+                    want: range.last.0 + 1,
+                    ..place
+                });
+            }
+        }
+        let want = self.deliver(
+            &segment,
+            place.offset,
+            &header,
+            &body,
+            want..range.last.0 + 1,
+            max_bytes,
+        )?;
+        let offset = if want >= end { next } else { place.offset };
+        Ok(Place {
+            segment: place.segment,
+            offset,
+            want,
+        })
+    }
+
+    fn deliver(
+        &mut self,
+        segment: &Segment,
+        offset: u32,
+        header: &FrameHeader,
+        body: &Bytes,
+        wanted: Range<u64>,
+        max_bytes: usize,
+    ) -> Result<u64, ChannelError> {
+        let bad = |why: wal_format::BodyError| ChannelError::Read {
+            channel: self.core.name.clone(),
+            segment: segment.number,
+            offset,
+            reason: format!("the frame's sums are right but its body is not: {why}"),
+        };
+        let parsed = PutBody::parse(body, header.count).map_err(bad)?;
+        let mut next = wanted.start;
+        for (sequence, event) in (header.sequence..).zip(parsed.events()) {
+            if sequence < wanted.start {
+                continue;
+            }
+            if sequence >= wanted.end || (self.bytes >= max_bytes && !self.batch.is_empty()) {
+                break;
+            }
+            let event = event.map_err(bad)?;
+            let mut headers = Headers::new();
+            for (name, value) in event.headers() {
+                headers.set(name, value);
+            }
+            let at = event.body_offset;
+            self.bytes += event.body.len() + 1;
+            self.batch.events.push(TakenEvent {
+                seq: Seq(sequence),
+                event: Event {
+                    headers,
+                    body: body.slice(at..at + event.body.len()),
+                    put_time_ms: header.put_time_ms,
+                },
+            });
+            next = sequence + 1;
+        }
+        Ok(next)
+    }
+
+    /// The frame at `offset`, or `None` where its sums are wrong.
+    fn frame(
+        &mut self,
+        segment: &Segment,
+        offset: u32,
+    ) -> Result<Option<(FrameHeader, Bytes)>, ChannelError> {
+        let head = self.bytes_at(segment, offset, FRAME_HEADER_BYTES)?;
+        let Some(head) = head else { return Ok(None) };
+        let max = segment.end - offset;
+        let lsn = Lsn::new(segment.number, offset);
+        let Ok(header) = FrameHeader::decode(&head, segment.salt, lsn, max) else {
+            return Ok(None);
+        };
+        let whole = FRAME_HEADER_BYTES + header.body_len as usize;
+        let Some(bytes) = self.bytes_at(segment, offset, whole)? else {
+            return Ok(None);
+        };
+        let body = bytes.slice(FRAME_HEADER_BYTES..whole);
+        Ok(header.check_body(&body).is_ok().then_some((header, body)))
+    }
+
+    /// `len` bytes at `offset`, from the window or by moving it; `None` where they lie beyond
+    /// the believed end or cannot be read.
+    fn bytes_at(
+        &mut self,
+        segment: &Segment,
+        offset: u32,
+        len: usize,
+    ) -> Result<Option<Bytes>, ChannelError> {
+        if offset as usize + len > segment.end as usize {
+            return Ok(None);
+        }
+        if let Some(w) = self.window.as_ref()
+            && w.segment == segment.number
+            && w.offset <= offset
+            && (offset - w.offset) as usize + len <= w.bytes.len()
+        {
+            let at = (offset - w.offset) as usize;
+            return Ok(Some(w.bytes.slice(at..at + len)));
+        }
+        let want = len.max(WINDOW_BYTES).min((segment.end - offset) as usize);
+        let Some(bytes) = self.load(segment, offset, want, len)? else {
+            return Ok(None);
+        };
+        let part = bytes.slice(..len);
+        *self.window = Some(Window {
+            segment: segment.number,
+            offset,
+            bytes,
+        });
+        Ok(Some(part))
+    }
+
+    fn load(
+        &mut self,
+        segment: &Segment,
+        offset: u32,
+        want: usize,
+        need: usize,
+    ) -> Result<Option<Bytes>, ChannelError> {
+        if let Some(hot) = &segment.hot
+            && let Some(slice) = hot.slice(u64::from(offset), want)
+        {
+            return Ok(Some(slice));
+        }
+        let file = self.open(segment)?;
+        for size in [want, need] {
+            let mut buffer = vec![0; size];
+            match file.read_at(u64::from(offset), &mut buffer) {
+                Ok(()) => return Ok(Some(Bytes::from(buffer))),
+                Err(error) => tracing::warn!(
+                    channel = %self.core.name, segment = segment.number, offset,
+                    "cannot read {size} bytes: {error}"
+                ),
+            }
+        }
+        Ok(None)
+    }
+
+    fn open(&mut self, segment: &Segment) -> Result<Arc<dyn DiskFile>, ChannelError> {
+        if let Some((number, file)) = &self.cold
+            && *number == segment.number
+        {
+            return Ok(Arc::clone(file));
+        }
+        if let Some(hot) = &segment.hot {
+            return Ok(Arc::clone(hot));
+        }
+        let file = open_cold(self.core.disk.as_ref(), segment).map_err(|e| ChannelError::Read {
+            channel: self.core.name.clone(),
+            segment: segment.number,
+            offset: 0,
+            reason: e.to_string(),
+        })?;
+        self.cold = Some((segment.number, Arc::clone(&file)));
+        Ok(file)
+    }
+
+    fn lost(&mut self, first: u64, last: u64) {
+        let Some(range) = SeqRange::new(Seq(first), Seq(last)) else {
+            return;
+        };
+        tracing::error!(
+            channel = %self.core.name,
+            "events {first} to {last} are lost to damage of the log; `forebay wal verify` names it"
+        );
+        self.core.queue().add_lost(range);
+        self.batch.lost.push(range);
+    }
+
+    /// Goes on in the segment behind `number`; what is missing between the two was lost.
+    fn continue_behind(
+        &mut self,
+        number: u32,
+        place: Place,
+        range: SeqRange,
+    ) -> Result<Place, ChannelError> {
+        let after = self.core.table().after(number);
+        // Nothing follows although the events are durable: damage has reached the end.
+        let first = after
+            .as_ref()
+            .map_or(range.last.0 + 1, |a| a.first_sequence);
+        let mut want = place.want;
+        if first > want {
+            let last = (first - 1).min(range.last.0);
+            self.lost(want, last);
+            want = last + 1;
+        }
+        match after {
+            Some(after) => {
+                let offset = wal_format::SEGMENT_HEADER_BYTES;
+                Ok(Place {
+                    segment: after.number,
+                    offset,
+                    want,
+                })
+            }
+            None => Ok(Place { want, ..place }),
+        }
+    }
+
+    /// A bad frame below the durable end: finds the next good one and names the damage.
+    fn damaged(&mut self, place: Place, segment: &Segment) -> Result<Place, ChannelError> {
+        let file = self.open(segment)?;
+        let durable = Lsn::new(segment.number, segment.end);
+        let mut scanner = Scanner::new(
+            Salvage(file.as_ref()),
+            segment.number,
+            segment.salt,
+            place.offset,
+            segment.end,
+            durable,
+        );
+        let Ok(step) = scanner.step();
+        let (why, resume) = match step {
+            // Readable after all: a passing error.
+            Step::Frame { .. } => return Ok(place),
+            Step::Corrupt { why, resume, .. } => (why.to_string(), resume),
+            Step::End { .. } | Step::Torn { .. } => ("no frame".to_owned(), None),
+        };
+        tracing::error!(
+            channel = %self.core.name, segment = segment.number, offset = place.offset,
+            resume = resume.unwrap_or(segment.end),
+            "damaged frame ({why}), at or behind event {}", place.want
+        );
+        *self.window = None;
+        Ok(Place {
+            offset: resume.unwrap_or(segment.end),
+            ..place
+        })
+    }
+}
+
+/// Length of a frame on disk.
+fn aligned(body_len: u32) -> u32 {
+    u32::try_from(frame_bytes(body_len as usize)).unwrap_or(u32::MAX)
+}
+
+/// Reads that never fail: a sector that cannot be read is filled with bytes that no frame holds,
+/// so that the scan goes on behind it.
+pub(super) struct Salvage<'a>(pub(super) &'a dyn DiskFile);
+
+const SECTOR: usize = 4096;
+
+impl ReadAt for Salvage<'_> {
+    type Error = std::convert::Infallible;
+
+    fn read_at(&mut self, offset: u32, buf: &mut [u8]) -> Result<(), Self::Error> {
+        if self.0.read_at(u64::from(offset), buf).is_ok() {
+            return Ok(());
+        }
+        for (index, sector) in buf.chunks_mut(SECTOR).enumerate() {
+            let at = u64::from(offset) + (index * SECTOR) as u64;
+            if at + sector.len() as u64 > self.0.len() {
+                // A segment whose unused end was cut off.
+                let have = usize::try_from(self.0.len().saturating_sub(at)).unwrap_or(0);
+                sector[have..].fill(0);
+                if self.0.read_at(at, &mut sector[..have]).is_err() {
+                    sector[..have].fill(0xff);
+                }
+            } else if self.0.read_at(at, sector).is_err() {
+                sector.fill(0xff);
+            }
+        }
+        Ok(())
+    }
+}

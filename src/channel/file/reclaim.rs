@@ -1,0 +1,262 @@
+//! Deletion of segments, and how a full disk makes room by itself.
+//!
+//! *Invariant* INV-7: a segment is deleted only when it holds no live event and the durable
+//! snapshots of two later segments say so. Deletion is lazy: after a while, or at once when space
+//! is needed. When space is short and dead segments lack coverage, the log rolls early onto a
+//! prepared segment; so a full disk always drains.
+
+use std::time::Instant;
+
+use super::Core;
+use super::log::{Active, Entry, LogWriter, record_bytes};
+use super::options::{DEAD_SEGMENTS_KEPT, SPARES_AHEAD, SPARES_RESERVED};
+use super::prepare::Spare;
+use super::segment::Segment;
+use crate::channel::ChannelError;
+use wal_format::Record;
+
+/// What must stay free beside a prepared segment even for the reserve.
+const FREE_FLOOR: u64 = 1 << 20;
+
+impl Core {
+    /// Makes `spare` the active segment: its snapshot is durable on `Ok`.
+    pub(super) fn open_segment(&self, writer: &mut LogWriter, spare: Spare) -> std::io::Result<()> {
+        let references = self
+            .table()
+            .segments
+            .iter()
+            .map(Segment::reference)
+            .collect();
+        let snapshot = Record::Snapshot(Box::new(self.state().to_snapshot(references)));
+        if record_bytes(&snapshot) > self.options.segment_bytes() as usize / 4 {
+            return Err(std::io::Error::other(
+                "the snapshot is larger than a quarter of a segment; raise maxFileSize",
+            ));
+        }
+        self.adopt(&spare, writer.next_sequence);
+        writer.active = Active::of(&spare);
+        writer.write_group(&mut [Entry::record(snapshot)])?;
+        self.sync_and_publish(writer)?;
+        self.count_coverage();
+        self.note_room(writer);
+        Ok(())
+    }
+
+    /// Enters the spare into the table as the active segment and maps it for hot reads.
+    pub(super) fn adopt(&self, spare: &Spare, first_sequence: u64) {
+        if let Err(error) = spare.file.map(0) {
+            // Reads fall back to pread: slower, not wrong.
+            tracing::warn!(channel = %self.name, segment = spare.number, "not mapped: {error}");
+        }
+        self.table().push(Segment {
+            number: spare.number,
+            salt: spare.salt,
+            path: spare.path.clone(),
+            len: u64::from(spare.size),
+            first_sequence,
+            end: wal_format::SEGMENT_HEADER_BYTES,
+            hot: Some(std::sync::Arc::clone(&spare.file)),
+            covered: 0,
+            dead_since: None,
+        });
+    }
+
+    /// After a snapshot became durable: it covers every segment that it saw dead.
+    pub(super) fn count_coverage(&self) {
+        let state = self.state();
+        let space_needed = self.space_is_short();
+        let mut table = self.table();
+        let count = table.segments.len().saturating_sub(1);
+        for index in 0..count {
+            let end = table.end_sequence(index, state.next_sequence);
+            let segment = &mut table.segments[index];
+            if state.is_dead(segment.first_sequence, end, space_needed) {
+                segment.covered = segment.covered.saturating_add(1);
+                segment.dead_since.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+
+    pub(super) fn space_is_short(&self) -> bool {
+        self.spares.lock().short_of_space.is_some()
+    }
+
+    /// Whether an early roll would let dead segments go. Segments that an early roll itself
+    /// leaves behind hold no events; they do not ask for another roll until three of them wait.
+    pub(super) fn wants_pressure_roll(&self) -> bool {
+        if !self.space_is_short() {
+            return false;
+        }
+        let state = self.state();
+        let table = self.table();
+        let mut empty = 0;
+        for index in 0..table.segments.len() {
+            let segment = &table.segments[index];
+            let end = table.end_sequence(index, state.next_sequence);
+            if segment.covered >= 2 || !state.is_dead(segment.first_sequence, end, true) {
+                continue;
+            }
+            if end > segment.first_sequence {
+                return true;
+            }
+            empty += 1;
+        }
+        empty > 3
+    }
+
+    /// Deletes what may go. Errors are logged and tried again at the next call.
+    pub(super) fn reclaim(&self) {
+        let short = self.space_is_short();
+        let victims = self.take_victims(short);
+        if victims.is_empty() {
+            return;
+        }
+        for victim in &victims {
+            tracing::debug!(channel = %self.name, segment = victim.number, "segment deleted");
+            if let Err(error) = self.disk.remove(&victim.path) {
+                tracing::warn!(path = %victim.path.display(), "cannot delete segment: {error}");
+            }
+        }
+        for dir in &self.options.data_dirs {
+            if let Err(error) = self.disk.sync_dir(dir) {
+                tracing::warn!(dir = %dir.display(), "cannot sync directory: {error}");
+            }
+        }
+        self.spares.wake();
+        self.room.raise();
+    }
+
+    fn take_victims(&self, short: bool) -> Vec<Segment> {
+        let state = self.state();
+        let mut table = self.table();
+        let count = table.segments.len().saturating_sub(1);
+        let mut deletable = Vec::new();
+        for index in 0..count {
+            let end = table.end_sequence(index, state.next_sequence);
+            let segment = &table.segments[index];
+            if segment.covered >= 2 && state.is_dead(segment.first_sequence, end, short) {
+                deletable.push(index);
+            }
+        }
+        let excess = deletable.len().saturating_sub(DEAD_SEGMENTS_KEPT);
+        let keep_dead = self.options.keep_dead;
+        deletable.retain({
+            let mut position = 0;
+            let segments = &table.segments;
+            move |&index| {
+                position += 1;
+                let old = segments[index]
+                    .dead_since
+                    .is_some_and(|t| t.elapsed() >= keep_dead);
+                short || old || position <= excess
+            }
+        });
+        deletable
+            .into_iter()
+            .rev()
+            .map(|index| table.segments.remove(index))
+            .collect()
+    }
+
+    /// The preparer's thread: keeps the reserve and what lies ahead filled.
+    pub(super) fn run_preparer(&self) {
+        loop {
+            let (number, ready) = {
+                let mut pool = self.spares.lock();
+                while pool.ready.len() >= SPARES_RESERVED + SPARES_AHEAD && !pool.stop {
+                    pool = self.spares.wait(pool, std::time::Duration::from_secs(1));
+                }
+                if pool.stop {
+                    return;
+                }
+                (pool.next_number, pool.ready.len())
+            };
+            let result = match self.space_refusal(number, ready) {
+                Some(reason) => Err(reason),
+                None => self.preparer.prepare(number).map_err(|e| e.to_string()),
+            };
+            match result {
+                Ok(spare) => self.spare_is_ready(spare),
+                Err(reason) => self.out_of_space(reason),
+            }
+        }
+    }
+
+    fn spare_is_ready(&self, spare: Spare) {
+        let mut pool = self.spares.lock();
+        pool.next_number = spare.number + 1;
+        pool.ready.push(spare);
+        if pool.ready.len() > SPARES_RESERVED && pool.short_of_space.take().is_some() {
+            tracing::info!(channel = %self.name, "room on disk again, puts go on");
+        }
+        drop(pool);
+        self.spares.wake();
+        self.room.raise();
+    }
+
+    fn out_of_space(&self, reason: String) {
+        let mut pool = self.spares.lock();
+        if pool.short_of_space.is_none() && pool.ready.len() <= SPARES_RESERVED {
+            tracing::warn!(
+                channel = %self.name,
+                "puts are held back, takes and acknowledgements go on: {reason}"
+            );
+        }
+        pool.short_of_space = Some(reason);
+        drop(pool);
+        self.reclaim();
+        self.queue().ask_oldest_staged_to_seal();
+        self.ready.raise();
+        let pool = self.spares.lock();
+        if !pool.stop {
+            drop(
+                self.spares
+                    .wait(pool, std::time::Duration::from_millis(200)),
+            );
+        }
+    }
+
+    /// Why the next segment may not be prepared now, if so.
+    fn space_refusal(&self, number: u32, ready: usize) -> Option<String> {
+        let size = u64::from(self.options.segment_bytes());
+        let dir = &self.options.data_dirs[number as usize % self.options.data_dirs.len()];
+        let floor = if ready < SPARES_RESERVED {
+            FREE_FLOOR
+        } else {
+            self.options.minimum_required_space.max(FREE_FLOOR)
+        };
+        let free = match self.disk.space(dir) {
+            Ok(space) => space.free,
+            Err(error) => return Some(format!("{}: {error}", dir.display())),
+        };
+        if free < size + floor {
+            return Some(format!(
+                "{} has {free} bytes free; a segment of {size} and {floor} to leave free \
+                 (minimumRequiredSpace) do not fit",
+                dir.display()
+            ));
+        }
+        let used = self.table().bytes() + ready as u64 * size;
+        match self.options.byte_capacity {
+            Some(limit) if used + size > limit => Some(format!(
+                "segments hold {used} of at most {limit} bytes (byteCapacity)"
+            )),
+            _ => None,
+        }
+    }
+
+    /// The error of a put that found no room in time.
+    pub(super) fn full(&self) -> ChannelError {
+        let disk = self.spares.lock().short_of_space.clone();
+        let reason = disk.unwrap_or_else(|| {
+            format!(
+                "all of its capacity of {} events is in use",
+                self.options.capacity
+            )
+        });
+        ChannelError::Full {
+            channel: self.name.clone(),
+            reason,
+        }
+    }
+}

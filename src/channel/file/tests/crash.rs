@@ -1,0 +1,236 @@
+//! Crashes at every step, on the simulated disk: power cuts, cut recoveries, failed syncs.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::*;
+use super::{batch, take_all};
+use crate::env::clock;
+use crate::env::disk::{DiskFile, WriteBackend};
+use crate::env::disk_sim::SimDisk;
+
+fn options() -> FileChannelOptions {
+    FileChannelOptions {
+        data_dirs: vec![PathBuf::from("/data")],
+        max_file_size: 64 << 10,
+        minimum_required_space: 1 << 20,
+        keep_alive: Duration::from_millis(200),
+        ..FileChannelOptions::default()
+    }
+}
+
+fn try_open(disk: &SimDisk) -> Result<Arc<FileChannel>, OpenError> {
+    FileChannel::open("c1", options(), Arc::new(disk.clone()), clock::system())
+}
+
+fn open(disk: &SimDisk) -> Arc<FileChannel> {
+    try_open(disk).unwrap()
+}
+
+/// Puts transactions of two events until one fails; returns how many were acknowledged.
+fn put_until_error(channel: &FileChannel, first: u64, most: u64) -> u64 {
+    for done in 0..most {
+        if channel
+            .commit_put_blocking(batch(first + 2 * done, 2, 700))
+            .is_err()
+        {
+            return done;
+        }
+    }
+    most
+}
+
+/// The invariant of every crash test: the events are a gapless run from 0, hold everything that
+/// was acknowledged, and no half transaction.
+fn check(disk: &SimDisk, acknowledged: u64, attempted: u64, context: &str) -> u64 {
+    let channel = try_open(disk).unwrap_or_else(|e| panic!("{context}: {e}"));
+    let (numbers, lost) = take_all(&channel);
+    let count = numbers.len() as u64;
+    assert_eq!(numbers, (0..count).collect::<Vec<_>>(), "{context}");
+    assert!(lost.is_empty(), "{context}: lost {lost:?}");
+    assert!(
+        count >= acknowledged,
+        "{context}: {count} of {acknowledged} acknowledged"
+    );
+    assert!(
+        count <= attempted,
+        "{context}: {count} of {attempted} attempted"
+    );
+    assert_eq!(count % 2, 0, "{context}: half a transaction");
+    let position = channel.positions("").first().map(|p| p.value.clone());
+    let position = position.map_or(0, |p| std::str::from_utf8(&p).unwrap().parse().unwrap());
+    assert_eq!(
+        position, count,
+        "{context}: the position goes with its events"
+    );
+    count
+}
+
+/// INV-1, INV-2, INV-3: a power cut before any operation loses nothing that was acknowledged.
+#[test]
+fn a_power_cut_at_any_step_loses_nothing_acknowledged_and_invents_nothing() {
+    let mut outcomes = BTreeSet::new();
+    for cut in 1..260 {
+        let disk = SimDisk::default();
+        let channel = open(&disk);
+        disk.cut_power_after(cut);
+        let acknowledged = 2 * put_until_error(&channel, 0, 90);
+        drop(channel);
+        for seed in 0..3 {
+            let crashed = disk.crash(cut * 31 + seed);
+            let context = format!("cut {cut} seed {seed}");
+            outcomes.insert(check(&crashed, acknowledged, acknowledged + 2, &context));
+        }
+    }
+    assert!(outcomes.len() > 50, "the cuts fall in different places");
+}
+
+/// Row R4, and crashes in the recovery of a recovery.
+#[test]
+fn a_recovery_that_was_cut_short_is_done_again_from_the_old_segments() {
+    for cut in 1..40 {
+        for seed in 0..6 {
+            let disk = SimDisk::default();
+            let channel = open(&disk);
+            let acknowledged = 2 * put_until_error(&channel, 0, 30);
+            drop(channel);
+            let once = disk.crash(seed);
+            once.cut_power_after(cut);
+            // Whether it opened depends on where the cut falls; both are fine.
+            drop(try_open(&once));
+            let twice = once.crash(seed + 100);
+            twice.cut_power_after(cut / 2 + 1);
+            drop(try_open(&twice));
+            let context = format!("cut {cut} seed {seed}");
+            check(
+                &twice.crash(seed + 200),
+                acknowledged,
+                acknowledged,
+                &context,
+            );
+        }
+    }
+}
+
+/// INV-4 and INV-6: the failed group's fate is unknown to its producer, but after reopening it
+/// is one thing for ever, whatever the page cache says.
+#[test]
+fn after_a_failed_sync_every_waiter_gets_the_error_and_reopening_believes_only_what_it_copied() {
+    for seed in 0..200 {
+        let disk = SimDisk::default();
+        let channel = open(&disk);
+        let acknowledged = 2 * put_until_error(&channel, 0, 5);
+        disk.fail_syncs(1);
+        let error = channel.commit_put_blocking(batch(10, 2, 700)).unwrap_err();
+        assert!(matches!(error, ChannelError::Poisoned { .. }), "{error}");
+        let later = channel.commit_put_blocking(batch(12, 2, 700)).unwrap_err();
+        assert!(
+            matches!(later, ChannelError::Poisoned { .. }),
+            "never retried: {later}"
+        );
+        drop(channel);
+        // The same kernel: its cache still shows the failed group.
+        let again = disk.kill();
+        let seen = check(&again, acknowledged, acknowledged + 2, "reopened");
+        let cut = again.crash(seed);
+        let after = check(&cut, seen, seen, &format!("seed {seed}"));
+        assert_eq!(
+            seen, after,
+            "what a reopening showed survives the power loss behind it"
+        );
+    }
+}
+
+/// Row R6.
+#[test]
+fn a_roll_that_was_cut_short_opens_from_the_sealed_segment() {
+    let disk = SimDisk::default();
+    let channel = open(&disk);
+    let acknowledged = 2 * put_until_error(&channel, 0, 80);
+    channel.close().unwrap();
+    drop(channel);
+    let newest = newest_segment(&disk);
+    let file = disk.open(&newest, true, WriteBackend::Pwrite).unwrap();
+    let len = usize::try_from(file.len()).unwrap();
+    let torn = vec![0x5a; 700];
+    blank(file.as_ref(), 4096, len - 8192);
+    file.store_at(4096, &[&torn]).unwrap();
+    file.sync().unwrap();
+    let channel = open(&disk);
+    let (numbers, _) = take_all(&channel);
+    // The newest segment's own events are gone with it; what was sealed before is whole.
+    assert!(!numbers.is_empty() && (numbers.len() as u64) < acknowledged);
+    assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>());
+}
+
+/// Row R7.
+#[test]
+fn a_first_open_that_was_cut_short_is_a_fresh_channel() {
+    for cut in 1..30 {
+        for seed in 0..10 {
+            let disk = SimDisk::default();
+            disk.cut_power_after(cut);
+            drop(try_open(&disk));
+            let crashed = disk.crash(seed);
+            let channel = open(&crashed);
+            assert_eq!(put_until_error(&channel, 0, 3), 3, "cut {cut} seed {seed}");
+            assert_eq!(take_all(&channel).0, [0, 1, 2, 3, 4, 5]);
+        }
+    }
+}
+
+/// Row R8.
+#[test]
+fn a_log_without_any_readable_snapshot_is_refused_untouched() {
+    let disk = SimDisk::default();
+    let channel = open(&disk);
+    put_until_error(&channel, 0, 80);
+    drop(channel);
+    let segments: Vec<_> = disk
+        .files()
+        .into_iter()
+        .filter(|p| p.display().to_string().contains("segment-"))
+        .collect();
+    for path in &segments {
+        disk.flip(path, 4096 + 80, 3).unwrap();
+    }
+    let before = disk.operations();
+    let error = try_open(&disk).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("no segment has a readable snapshot"),
+        "{error}"
+    );
+    assert_eq!(disk.operations(), before, "nothing was touched");
+}
+
+/// INV-9: a sector that cannot be read is a report, not a signal and not a stop.
+#[test]
+fn a_bad_sector_in_a_cold_segment_is_reported_and_the_rest_is_delivered() {
+    let disk = SimDisk::default();
+    let channel = open(&disk);
+    let acknowledged = 2 * put_until_error(&channel, 0, 200);
+    drop(channel);
+    let oldest = disk.files().into_iter().find(|p| is_segment(p)).unwrap();
+    disk.fail_reads(&oldest, 20_000..20_001).unwrap();
+    let channel = open(&disk);
+    let (numbers, lost) = take_all(&channel);
+    let gone: u64 = lost.iter().map(|r| r.count()).sum();
+    assert!(gone > 0 && gone < 20, "{lost:?}");
+    assert_eq!(numbers.len() as u64 + gone, acknowledged);
+}
+
+fn is_segment(path: &Path) -> bool {
+    path.display().to_string().contains("segment-")
+}
+
+fn newest_segment(disk: &SimDisk) -> PathBuf {
+    disk.files().into_iter().rfind(|p| is_segment(p)).unwrap()
+}
+
+fn blank(file: &dyn DiskFile, offset: u64, len: usize) {
+    file.store_at(offset, &[&vec![0; len]]).unwrap();
+}
