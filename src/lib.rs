@@ -14,3 +14,4 @@ pub mod event;
 pub mod format;
 pub mod sink;
 pub mod source;
+pub mod tools;

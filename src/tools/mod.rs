@@ -1,0 +1,3 @@
+//! Commands for operators: look into a log, check it.
+
+pub mod wal;
