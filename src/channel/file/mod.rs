@@ -342,13 +342,14 @@ impl Channel for FileChannel {
         loop {
             let seen = self.core.ready.seen();
             let now = Instant::now();
-            let mut queue = self.core.queue();
-            let ready = queue.lease_ready(lease, now);
-            // Events of a stalled holder pass on by time alone.
-            let wake = queue
-                .next_deadline()
-                .map_or(deadline, |at| at.min(deadline));
-            drop(queue);
+            let (ready, wake) = {
+                let mut queue = self.core.queue();
+                // Events of a stalled holder pass on by time alone.
+                let wake = queue
+                    .next_deadline()
+                    .map_or(deadline, |at| at.min(deadline));
+                (queue.lease_ready(lease, now), wake)
+            };
             if ready || self.core.poisoned.get().is_some() || now >= deadline {
                 return;
             }
