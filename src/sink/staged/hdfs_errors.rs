@@ -146,6 +146,7 @@ fn sort_not_found(op: Op, message: &str, text: String) -> StoreError {
             StoreError::ParentNotFound(text)
         }
         Op::Rename => StoreError::Unknown(text),
+        Op::Read if message.starts_with("Path is not a file") => StoreError::Refused(text),
         _ => StoreError::NotFound(text),
     }
 }

@@ -105,6 +105,7 @@ impl Names {
     }
 
     pub(super) fn list(&self, path: &str) -> Result<Vec<FileInfo>, StoreError> {
+        self.check_way(path)?;
         match self.get(path) {
             None => Ok(Vec::new()),
             Some(Node::File { .. }) => {
@@ -117,8 +118,30 @@ impl Names {
         }
     }
 
+    /// Only a look-up goes through a file as if it were a directory, and finds nothing.
+    pub(super) fn check_way(&self, path: &str) -> Result<(), StoreError> {
+        let mut above = parent_of(path);
+        while above != "/" {
+            if let Some(Node::File { .. }) = self.get(above) {
+                return Err(StoreError::Refused(format!("{path}: {above} is not a directory")));
+            }
+            above = parent_of(above);
+        }
+        Ok(())
+    }
+
     /// Makes one change, or none and says why.
     pub(super) fn apply(&mut self, edit: &Edit) -> Result<Done, StoreError> {
+        match edit {
+            Edit::Mkdirs { path, .. } | Edit::Create { path, .. } | Edit::Delete { path, .. } => {
+                self.check_way(path)?;
+            }
+            Edit::Rename { from, to } => {
+                self.check_way(from)?;
+                self.check_way(to)?;
+            }
+            Edit::Close { .. } => {}
+        }
         match edit {
             Edit::Mkdirs {
                 path,
@@ -134,10 +157,7 @@ impl Names {
     fn check_parent(&self, path: &str) -> Result<(), StoreError> {
         let parent = parent_of(path);
         match self.get(parent) {
-            Some(Node::Dir) => Ok(()),
-            Some(Node::File { .. }) => Err(StoreError::Refused(format!(
-                "{path}: {parent} is not a directory"
-            ))),
+            Some(_) => Ok(()),
             None => Err(StoreError::ParentNotFound(format!(
                 "{path}: {parent} is missing"
             ))),

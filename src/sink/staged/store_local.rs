@@ -191,37 +191,32 @@ fn create(path: &str) -> Result<(File, File), StoreError> {
 }
 
 fn rename(from: &str, to: &str) -> Result<(), StoreError> {
-    let text = || format!("renaming {from} to {to}");
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        Err(Errno::NOENT) => {
-            if is_missing(from)? {
-                Err(StoreError::NotFound(format!(
-                    "{}: the source is missing",
-                    text()
-                )))
-            } else if is_missing(parent_of(to))? {
-                let parent = parent_of(to);
-                Err(StoreError::ParentNotFound(format!(
-                    "{}: {parent} is missing",
-                    text()
-                )))
-            } else {
-                Err(StoreError::Unavailable(format!(
-                    "{}: names moved meanwhile",
-                    text()
-                )))
-            }
+    let errno = match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => return Ok(()),
+        Err(errno) => errno,
+    };
+    let text = |why: &str| format!("renaming {from} to {to}: {why}");
+    if errno == Errno::NOENT {
+        // A target that leads through a file is refused first, as HDFS does.
+        is_missing(to)?;
+        if is_missing(from)? {
+            return Err(StoreError::NotFound(text("the source is missing")));
         }
-        Err(Errno::INVAL) if to.starts_with(&format!("{from}/")) => Err(StoreError::Refused(
-            format!("{}: the target lies inside the source", text()),
-        )),
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => Err(StoreError::Refused(format!(
-            "{}: this file system cannot rename without overwriting (renameat2 with \
-             RENAME_NOREPLACE), which publishing once needs; use ext4, XFS, btrfs or tmpfs",
-            text()
+    }
+    let inside = to.starts_with(&format!("{from}/"));
+    match errno {
+        Errno::NOENT | Errno::INVAL | Errno::EXIST if inside => Err(StoreError::Refused(text(
+            "the target lies inside the source",
         ))),
-        Err(e) => Err(sort("renaming", &format!("{from} to {to}"), &e.into())),
+        Errno::NOENT if is_missing(parent_of(to))? => Err(StoreError::ParentNotFound(text(
+            "the target's parent is missing",
+        ))),
+        Errno::NOENT => Err(StoreError::Unavailable(text("names moved meanwhile"))),
+        Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP => Err(StoreError::Refused(text(
+            "this file system cannot rename without overwriting (renameat2 with \
+             RENAME_NOREPLACE), which publishing once needs; use ext4, XFS, btrfs or tmpfs",
+        ))),
+        errno => Err(sort("renaming", &format!("{from} to {to}"), &errno.into())),
     }
 }
 
@@ -234,7 +229,6 @@ fn delete(path: &str, recursive: bool) -> Result<bool, StoreError> {
             }
             return Ok(false);
         }
-        Err(e) if e.kind() == ErrorKind::NotADirectory => return Ok(false),
         Err(e) => return Err(sort("deleting", path, &e)),
     };
     let done = match (is_dir, recursive) {

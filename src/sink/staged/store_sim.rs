@@ -516,7 +516,9 @@ impl FileStore for SimStore {
         let path = check_path(path)?;
         tokio::task::yield_now().await;
         let mut world = self.lock();
-        let node = world.look()?.get(path).cloned();
+        let names = world.look()?;
+        names.check_way(path)?;
+        let node = names.get(path).cloned();
         match node {
             None => Err(StoreError::NotFound(format!("read {path}"))),
             Some(Node::Dir) => Err(StoreError::Refused(format!("read {path}: a directory"))),
