@@ -8,6 +8,8 @@
 //! *Invariant*: a client is told that an event is safe, or a position moves on, only after the
 //! channel has acknowledged the event.
 
+pub mod listener;
+pub mod netcat;
 pub mod runner;
 pub mod shutdown;
 pub mod taildir;
