@@ -10,7 +10,6 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
@@ -180,6 +179,8 @@ async fn refused(error: &std::io::Error, context: &SourceContext) {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use std::sync::Arc;
 
     use super::*;
     use crate::source::testing::{Fake, context};
