@@ -253,7 +253,7 @@ impl Queue {
     /// and sealed events do not count. Returned events may exceed it: only new puts wait.
     pub fn try_reserve(&mut self, events: u64) -> bool {
         let occupied = self.waiting + self.leased + self.committed + self.reserved;
-        let fits = occupied.saturating_add(events) <= self.capacity;
+        let fits = events == 0 || occupied.saturating_add(events) <= self.capacity;
         if fits {
             self.reserved += events;
         }
@@ -511,6 +511,12 @@ impl Queue {
             self.give_back(l.first, l.block_end, l.first_hint);
         }
         self.debug_check();
+    }
+
+    /// Ends every lease; see [`Queue::release`].
+    pub fn release_all(&mut self) {
+        let open: Vec<LeaseId> = self.leases.keys().copied().collect();
+        open.into_iter().for_each(|lease| self.release(lease));
     }
 
     /// Records damage found while reading; numbers already acknowledged are left out.

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use super::ranges::RangeSet;
 use super::{Lease, LeaseId, Queue, ReadHint, Run, STALL, SeqRange, end_of};
 
 impl Queue {
@@ -34,9 +33,9 @@ impl Queue {
             || (lease.block_end == self.tail && self.tail < self.end)
     }
 
-    /// When events may next pass on from a stalled holder without anything else happening: ask
-    /// again then.
-    pub fn next_deadline(&self) -> Option<Instant> {
+    /// The next time after `now` at which events may pass on from a stalled holder without
+    /// anything else happening: ask again then.
+    pub fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let unread = self
             .leases
             .values()
@@ -49,10 +48,10 @@ impl Queue {
                     .values()
                     .any(|l| l.is_staged() && !l.frozen && l.first > *first)
         });
-        unread
+        let all = unread
             .chain(head.map(|(_, since)| since))
-            .min()
-            .map(|since| since + STALL)
+            .map(|since| since + STALL);
+        all.filter(|at| *at > now).min()
     }
 
     /// Whether anything waits that no lease has kept for itself.
@@ -268,7 +267,7 @@ impl Queue {
     /// Proves the invariants: the places tile `[cursor, durable end)` and the counters add up.
     /// The error says which one is broken.
     pub fn check(&self) -> Result<(), String> {
-        let mut places: Vec<(u64, u64, &str)> = Vec::new();
+        let mut places = Vec::new();
         let sets = [
             (&self.acked, "acked"),
             (&self.acking, "acking"),
@@ -282,6 +281,48 @@ impl Queue {
                 .iter()
                 .map(|(f, run)| (*f, run.end, "returned")),
         );
+        let (leased, staged) = self.check_leases(&mut places)?;
+        places.push((self.tail, self.end, "tail"));
+        places.sort_unstable();
+        let mut at = self.cursor;
+        for (first, end, name) in &places {
+            if *first != at || (first >= end && *name != "tail") {
+                return Err(format!(
+                    "{name} {first}..{end} where {at} comes next: {places:?}"
+                ));
+            }
+            at = *end;
+        }
+        if at != self.end {
+            return Err(format!("the places end at {at}, not at {}", self.end));
+        }
+        let mut ends = self.returned.values().map(|run| run.end);
+        if ends.any(|end| end == self.tail || self.returned.contains_key(&end)) {
+            return Err(format!("returned runs touch: {places:?}"));
+        }
+        let outside: u64 = sets.iter().map(|(set, _)| set.count()).sum();
+        let total = self.waiting + leased + staged + outside;
+        let counted = (total, self.leased, self.staged);
+        if counted != (self.end - self.cursor, leased, staged) {
+            return Err(format!(
+                "counters {counted:?}, true {leased} leased, {staged} staged"
+            ));
+        }
+        if self
+            .lost
+            .first()
+            .is_some_and(|(first, _)| first < self.cursor)
+        {
+            return Err("lost below the cursor".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Adds the blocks to `places`; returns how much batch and staged leases have taken.
+    fn check_leases(
+        &self,
+        places: &mut Vec<(u64, u64, &'static str)>,
+    ) -> Result<(u64, u64), String> {
         let (mut leased, mut staged) = (0, 0);
         for lease in self.leases.values().filter(|l| !l.is_empty()) {
             let marks = [
@@ -301,50 +342,6 @@ impl Queue {
             };
             *taken += lease.taken_end - lease.first;
         }
-        places.push((self.tail, self.end, "tail"));
-        places.sort_unstable();
-        let mut at = self.cursor;
-        for (first, end, name) in &places {
-            if *first != at || (first >= end && *name != "tail") {
-                return Err(format!(
-                    "{name} {first}..{end} where {at} comes next: {places:?}"
-                ));
-            }
-            at = *end;
-        }
-        if at != self.end {
-            return Err(format!("the places end at {at}, not at {}", self.end));
-        }
-        let touching = self
-            .returned
-            .values()
-            .any(|run| run.end == self.tail || self.returned.contains_key(&run.end));
-        if touching {
-            return Err(format!("returned runs touch: {places:?}"));
-        }
-        let total = self.end - self.cursor;
-        let outside: u64 = sets
-            .iter()
-            .map(|(set, _): &(&RangeSet, _)| set.count())
-            .sum();
-        let counted = (
-            self.waiting + leased + staged + outside,
-            self.leased,
-            self.staged,
-        );
-        if counted != (total, leased, staged) {
-            return Err(format!(
-                "counters {counted:?}, true {:?}",
-                (total, leased, staged)
-            ));
-        }
-        if self
-            .lost
-            .first()
-            .is_some_and(|(first, _)| first < self.cursor)
-        {
-            return Err("lost below the cursor".to_owned());
-        }
-        Ok(())
+        Ok((leased, staged))
     }
 }
