@@ -344,11 +344,10 @@ impl Channel for FileChannel {
             let now = Instant::now();
             let (ready, wake) = {
                 let mut queue = self.core.queue();
+                let ready = queue.lease_ready(lease, now);
                 // Events of a stalled holder pass on by time alone.
-                let wake = queue
-                    .next_deadline()
-                    .map_or(deadline, |at| at.min(deadline));
-                (queue.lease_ready(lease, now), wake)
+                let wake = queue.next_deadline(now);
+                (ready, wake.map_or(deadline, |at| at.min(deadline)))
             };
             if ready || self.core.poisoned.get().is_some() || now >= deadline {
                 return;
