@@ -74,12 +74,21 @@ fn dispatch(command: Command, out: &mut impl Write, err: &mut impl Write) -> u8 
             Ok(()) => exit::CLEAN,
             Err(_) => exit::FAILED,
         },
-        Command::Agent(_) => absent("agent", err),
-        Command::Status(_) => absent("status", err),
-        Command::Wal(_) => absent("wal", err),
-        Command::Audit(_) => absent("audit", err),
+        Command::Agent(args) => crate::agent::run(&args, err),
+        Command::Status(args) => crate::agent::status_command::run(&args, out, err),
+        Command::Wal(args) => wal(&args.command, out, err),
+        Command::Audit(args) => crate::tools::audit_command::run(&args, out, err),
         Command::Resolve(_) => absent("resolve", err),
     }
+}
+
+fn wal(command: &WalCommand, out: &mut impl Write, err: &mut impl Write) -> u8 {
+    let printed = match command {
+        WalCommand::Inspect(args) => crate::tools::wal::inspect(&args.dirs, args.json, out),
+        WalCommand::Verify(args) => crate::tools::wal::verify(&args.dirs, args.json, out),
+        WalCommand::Dump(_) => return absent("wal dump", err),
+    };
+    printed.unwrap_or(exit::FAILED)
 }
 
 /// A command that this build does not hold.

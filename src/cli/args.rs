@@ -246,7 +246,8 @@ impl CheckArgs {
 
 const STATUS_EXAMPLES: &str = "\
 Examples:
-  forebay status data/c1
+  forebay status data/c1                          a data directory
+  forebay status flume.conf -n a1                 all file channels of an agent
   forebay status --json data/c1 | jq .waiting
 
 A channel is drained when waiting, leased and sealed_unpublished are all 0.";
@@ -258,9 +259,22 @@ pub struct StatusArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// A data directory of the channel
-    #[arg(value_name = "DIR")]
-    pub dir: PathBuf,
+    /// The channel's first data directory, or a configuration
+    #[arg(value_name = "DIR|FILE")]
+    pub place: PathBuf,
+    /// Name of the agent, where the configuration has several
+    #[arg(short, long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Set a system property, for ${sys:KEY}
+    #[arg(short = 'D', value_name = "KEY=VALUE")]
+    pub define: Vec<Define>,
+}
+
+impl StatusArgs {
+    /// The system properties of the command line; later ones win.
+    pub fn system_properties(&self) -> Vec<(String, String)> {
+        pairs(&self.define)
+    }
 }
 
 const WAL_EXAMPLES: &str = "\

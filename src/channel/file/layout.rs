@@ -71,9 +71,7 @@ pub(super) fn list(disk: &dyn Disk, dirs: &[PathBuf]) -> Result<Listing, OpenErr
                 listing.spares.push(found(number));
             } else if entry.name.ends_with(".wal.new") || entry.name == "channel.new" {
                 listing.unfinished.push(path);
-            } else if !["lock", MARKER, "status.json", "status.json.new"]
-                .contains(&entry.name.as_str())
-            {
+            } else if !["lock", MARKER, "status.sock"].contains(&entry.name.as_str()) {
                 listing.foreign.push(path);
             }
         }
@@ -124,6 +122,34 @@ pub(super) fn claim(
         }
     }
     Ok((id, locks))
+}
+
+/// The id of the channel whose directories these are, all of them; takes no lock.
+pub(super) fn owner(disk: &dyn Disk, dirs: &[PathBuf]) -> Result<[u8; 16], OpenError> {
+    let mut owner = None;
+    for (index, dir) in dirs.iter().enumerate() {
+        let marker = read_marker(disk, dir)?;
+        let Some(found) = &marker else {
+            let reason = "holds no log of Forebay".to_owned();
+            return Err(OpenError::Directory {
+                dir: dir.clone(),
+                reason,
+            });
+        };
+        let id = *owner.get_or_insert(found.id);
+        check_marker(
+            disk,
+            dir,
+            marker.as_ref(),
+            Some(id),
+            (index, dirs.len()),
+            true,
+        )?;
+    }
+    owner.ok_or_else(|| OpenError::Option {
+        key: "dataDirs",
+        reason: "names no directory".into(),
+    })
 }
 
 fn refuse_flume(disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {

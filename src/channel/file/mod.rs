@@ -17,6 +17,7 @@ mod layout;
 mod log;
 mod open;
 mod options;
+pub mod peek;
 mod prepare;
 mod range_set;
 mod reader;

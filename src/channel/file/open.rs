@@ -384,7 +384,7 @@ impl Opening<'_> {
 }
 
 /// The queue as the state describes it: everything neither acknowledged nor sealed waits.
-fn queue_of(state: &LogState, capacity: u64) -> Queue {
+pub(super) fn queue_of(state: &LogState, capacity: u64) -> Queue {
     let ranges = |set: &super::range_set::RangeSet| {
         set.iter()
             .filter_map(|(first, last)| SeqRange::new(Seq(first), Seq(last)))

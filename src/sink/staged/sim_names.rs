@@ -123,7 +123,9 @@ impl Names {
         let mut above = parent_of(path);
         while above != "/" {
             if let Some(Node::File { .. }) = self.get(above) {
-                return Err(StoreError::Refused(format!("{path}: {above} is not a directory")));
+                return Err(StoreError::Refused(format!(
+                    "{path}: {above} is not a directory"
+                )));
             }
             above = parent_of(above);
         }
