@@ -1,0 +1,314 @@
+//! Start-up of one channel in one base: who owns the channel, and nobody of an older incarnation
+//! can write here any more.
+//!
+//! *Place in the flow*: the resolver runs [`inspect`], repeats the claims of epochs that are
+//! SEALed and not CLAIMED, then runs [`fence`] and [`take_ownership`]; only then may sinks write.
+//! Every function may be repeated; a crash at any point leaves what the next start repeats.
+//!
+//! *Invariants*: nothing in the store is changed before the owner file has been looked at, so that
+//! a refused copy of a log deletes nothing of the rightful owner. A directory counts as deleted
+//! only when its delete was answered `true`: a `false` may come from a NameNode that is no longer
+//! active. No decision rests on a listing being complete: what a listing hides is met again by the
+//! claim of an epoch number.
+
+use crate::channel::ChannelError;
+use crate::channel::journal::{EpochJournal, Incarnation};
+use crate::event::Seq;
+
+use super::store::{FileInfo, FileStore, StoreError};
+
+/// Why a channel must not publish into a base.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PublishFailure {
+    /// Another copy of the log has opened the channel since this one did.
+    #[error(
+        "channel {channel}: another copy of this log has taken over: {root}/{owner} was not \
+         written by this log. Events from sequence number {winner_next} on that this copy has \
+         acknowledged (it ends before {own_next}) are only here; `forebay wal adopt` publishes \
+         them under a new channel id"
+    )]
+    Clone {
+        /// Channel id.
+        channel: String,
+        /// Directory of the channel's staging.
+        root: String,
+        /// Name of the winner's owner file.
+        owner: String,
+        /// Next sequence number of the winner when it took over.
+        winner_next: Seq,
+        /// Next sequence number of this log.
+        own_next: Seq,
+    },
+    /// The store knows epochs that the log does not.
+    #[error(
+        "channel {channel}: {root}/sealed holds epoch {highest}, but this log would give number \
+         {next} next: it is an old copy. Remove it or give it a new channel id with \
+         `forebay wal adopt`"
+    )]
+    OldBackup {
+        /// Channel id.
+        channel: String,
+        /// Directory of the channel's staging.
+        root: String,
+        /// Highest epoch in the store.
+        highest: u64,
+        /// Next epoch of the log.
+        next: u64,
+    },
+    /// Damage may hide a control record.
+    #[error(
+        "channel {channel}: damage may hide control records, so nothing is published: the store \
+         at {root} knows {store}; the log would give epoch {next} next. Sources go on; see \
+         `forebay wal verify`, end it with `forebay resolve`"
+    )]
+    Damage {
+        /// Channel id.
+        channel: String,
+        /// Directory of the channel's staging.
+        root: String,
+        /// Highest epoch and owner in the store, in words.
+        store: String,
+        /// Next epoch of the log.
+        next: u64,
+    },
+    /// The journal has failed; the channel must be reopened.
+    #[error(transparent)]
+    Journal(#[from] ChannelError),
+    /// Not now; the caller tries again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl PublishFailure {
+    /// Whether trying again cannot help.
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::Clone { .. } | Self::OldBackup { .. } | Self::Damage { .. }
+        )
+    }
+}
+
+/// An owner file: `owner.<inc>-<nonce>-<next sequence>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Who wrote it.
+    pub incarnation: Incarnation,
+    /// The writer's next sequence number at that moment.
+    pub next: Seq,
+}
+
+/// The name before anybody owns the channel.
+const UNOWNED: &str = "owner.0";
+
+impl Owner {
+    /// The file's name.
+    pub fn name(&self) -> String {
+        let Incarnation { number, nonce } = self.incarnation;
+        format!("owner.{number}-{nonce:016x}-{}", self.next)
+    }
+
+    /// Reads a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        let mut fields = name.strip_prefix("owner.")?.splitn(3, '-');
+        let number = fields.next()?.parse().ok()?;
+        let nonce = u64::from_str_radix(fields.next()?, 16).ok()?;
+        let next = Seq(fields.next()?.parse().ok()?);
+        Some(Self {
+            incarnation: Incarnation { number, nonce },
+            next,
+        })
+    }
+}
+
+/// A channel's staging in one base of one store.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    /// The store.
+    pub store: &'a dyn FileStore,
+    /// The channel's journal.
+    pub journal: &'a dyn EpochJournal,
+    /// `<base>/_staging/<chan>`.
+    pub root: &'a str,
+}
+
+impl std::fmt::Debug for Place<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Place")
+            .field("root", &self.root)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The last component of a path.
+pub(super) fn file_name(info: &FileInfo) -> &str {
+    info.path.rsplit('/').next().unwrap_or("")
+}
+
+impl Place<'_> {
+    async fn owners(&self) -> Result<Vec<Owner>, StoreError> {
+        let listing = self.store.list(self.root).await?;
+        let mut owners: Vec<_> = listing
+            .iter()
+            .filter_map(|i| Owner::parse(file_name(i)))
+            .collect();
+        owners.sort_by_key(|o| (o.incarnation.number, !self.journal.knows(o.incarnation)));
+        owners.reverse();
+        // Of two with one number the foreign one stands first.
+        Ok(owners)
+    }
+
+    /// Whether the newest owner file is of this log; `None`: nobody's.
+    pub async fn owner(&self) -> Result<Option<Owner>, PublishFailure> {
+        let newest = self.owners().await?.first().copied();
+        match newest {
+            Some(owner) if !self.journal.knows(owner.incarnation) => Err(self.foreign(owner)),
+            other => Ok(other),
+        }
+    }
+
+    fn foreign(&self, owner: Owner) -> PublishFailure {
+        PublishFailure::Clone {
+            channel: self.journal.channel_id(),
+            root: self.root.to_owned(),
+            owner: owner.name(),
+            winner_next: owner.next,
+            own_next: self.journal.next_sequence(),
+        }
+    }
+
+    /// Epochs that have a directory under `sealed/`, ascending.
+    pub async fn sealed(&self) -> Result<Vec<u64>, StoreError> {
+        let listing = self.store.list(&format!("{}/sealed", self.root)).await?;
+        let number = |i: &FileInfo| file_name(i).strip_prefix('e')?.parse().ok();
+        let mut epochs: Vec<u64> = listing.iter().filter_map(number).collect();
+        epochs.sort_unstable();
+        Ok(epochs)
+    }
+
+    async fn check_highest(&self) -> Result<(), PublishFailure> {
+        let next = self.journal.next_epoch();
+        match self.sealed().await?.last() {
+            Some(highest) if *highest >= next => Err(PublishFailure::OldBackup {
+                channel: self.journal.channel_id(),
+                root: self.root.to_owned(),
+                highest: *highest,
+                next,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Directory of this incarnation's attempts.
+    pub fn incarnation_dir(&self) -> String {
+        format!("{}/i{}", self.root, self.journal.incarnation().number)
+    }
+}
+
+/// Looks before anything is changed: damage, a foreign owner, an epoch that the log does not know.
+/// Then makes the channel's staging.
+pub async fn inspect(place: Place<'_>) -> Result<(), PublishFailure> {
+    if place.journal.control_may_be_lost() {
+        let owner = place
+            .owners()
+            .await?
+            .first()
+            .map_or_else(String::new, Owner::name);
+        let highest = place.sealed().await?.last().copied();
+        let highest = highest.map_or_else(|| "no epoch".to_owned(), |e| format!("epoch {e}"));
+        return Err(PublishFailure::Damage {
+            channel: place.journal.channel_id(),
+            root: place.root.to_owned(),
+            store: format!("{highest} and owner {owner:?}"),
+            next: place.journal.next_epoch(),
+        });
+    }
+    place.owner().await?;
+    place.check_highest().await?;
+    place.store.mkdirs(place.root, true).await?;
+    place
+        .store
+        .mkdirs(&format!("{}/sealed", place.root), false)
+        .await?;
+    Ok(())
+}
+
+/// Deletes the attempts of every older incarnation since the last recorded fence. To be called when
+/// no epoch of this base is SEALed and not CLAIMED any more.
+pub async fn fence(place: Place<'_>, incarnations: &[u32]) -> Result<(), PublishFailure> {
+    let own = place.journal.incarnation().number;
+    for number in incarnations.iter().filter(|n| **n < own) {
+        let dir = format!("{}/i{number}", place.root);
+        delete_surely(place.store, &dir).await?;
+    }
+    Ok(())
+}
+
+/// Deletes a directory with all in it; `Ok` only after an answer of `true`, which a NameNode gives
+/// when it has journaled the delete.
+async fn delete_surely(store: &dyn FileStore, dir: &str) -> Result<(), StoreError> {
+    const ROUNDS: u32 = 10;
+    for _ in 0..ROUNDS {
+        if store.delete(dir, true).await? {
+            return Ok(());
+        }
+        store.mkdirs(dir, false).await?;
+    }
+    Err(StoreError::Unavailable(format!(
+        "{dir} was made and not found, {ROUNDS} times"
+    )))
+}
+
+/// Takes the owner file over, checks the highest epoch, makes this incarnation's directory.
+///
+/// The owner file is handed on by renaming it, so that of two copies that start at the same time
+/// only one finds it under its old name.
+pub async fn take_ownership(place: Place<'_>) -> Result<(), PublishFailure> {
+    let incarnation = place.journal.incarnation();
+    let before = place.owner().await?;
+    if before.is_none_or(|owner| owner.incarnation != incarnation) {
+        let unowned = format!("{}/{UNOWNED}", place.root);
+        let from = match before {
+            Some(owner) => format!("{}/{}", place.root, owner.name()),
+            None => {
+                match place.store.create(&unowned).await {
+                    Ok(writer) => writer.close().await?,
+                    Err(StoreError::AlreadyExists(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+                unowned.clone()
+            }
+        };
+        let own = Owner {
+            incarnation,
+            next: place.journal.next_sequence(),
+        };
+        let to = format!("{}/{}", place.root, own.name());
+        place.store.rename(&from, &to).await?;
+        place.store.sync_dirs(&[place.root]).await?;
+        // A copy that had started at the same moment would stand beside ours now.
+        if let Err(foreign) = place.owner().await {
+            place.store.delete(&to, false).await?;
+            return Err(foreign);
+        }
+        if before.is_some() {
+            place.store.delete(&unowned, false).await?;
+        }
+    }
+    for old in place
+        .owners()
+        .await?
+        .iter()
+        .filter(|o| o.incarnation != incarnation)
+    {
+        if place.journal.knows(old.incarnation) {
+            place
+                .store
+                .delete(&format!("{}/{}", place.root, old.name()), false)
+                .await?;
+        }
+    }
+    place.check_highest().await?;
+    place.store.mkdirs(&place.incarnation_dir(), false).await?;
+    Ok(())
+}
