@@ -240,8 +240,17 @@ impl StagedSink {
                 continue;
             }
             let exhausted = tx.exhausted() && tx.held().is_none();
+            let limit = self.next_look(slot.as_ref());
+            let ready = async {
+                // An exhausted lease has nothing to wait for: what comes is for the next one.
+                if exhausted {
+                    session.channel().wait_ready(limit).await;
+                } else {
+                    tx.wait(limit).await;
+                }
+            };
             tokio::select! {
-                () = session.channel().wait_ready(self.next_look(slot.as_ref())) => {}
+                () = ready => {}
                 () = shutdown.wait() => {}
             }
             if exhausted {

@@ -80,12 +80,18 @@ pub enum PublishFailure {
 }
 
 impl PublishFailure {
+    /// Exit code of an agent that ends for this reason; `None` where trying again may help.
+    pub fn exit_code(&self) -> Option<u8> {
+        match self {
+            Self::Clone { .. } | Self::OldBackup { .. } => Some(3),
+            Self::Damage { .. } => Some(5),
+            Self::Journal(_) | Self::Store(_) => None,
+        }
+    }
+
     /// Whether trying again cannot help.
     pub fn is_final(&self) -> bool {
-        matches!(
-            self,
-            Self::Clone { .. } | Self::OldBackup { .. } | Self::Damage { .. }
-        )
+        self.exit_code().is_some()
     }
 }
 
