@@ -15,6 +15,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -23,10 +24,10 @@ const APT_LINE: &str = "apt-get update && apt-get install -y --no-install-recomm
                         default-jdk-headless maven";
 /// Daemons are small: 200 to 250 MB each.
 const JVM_FLAGS: [&str; 3] = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
-const NAMENODE: &str = "org.apache.hadoop.hdfs.server.namenode.NameNode";
-const DATANODE: &str = "org.apache.hadoop.hdfs.server.datanode.DataNode";
+pub(crate) const NAMENODE: &str = "org.apache.hadoop.hdfs.server.namenode.NameNode";
+pub(crate) const DATANODE: &str = "org.apache.hadoop.hdfs.server.datanode.DataNode";
 /// Starting on a loaded machine may be slow; waiting longer than this is a failure.
-const READY_LIMIT: Duration = Duration::from_secs(180);
+pub(crate) const READY_LIMIT: Duration = Duration::from_secs(180);
 
 /// Runs the JVM and ends it when our end of the pipe closes, so also when the test process dies.
 const KEEPER: &str = r#"log=$1; shift
@@ -46,7 +47,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         assert!(self.running.is_none(), "{} runs already", self.class);
         let mut keeper = Command::new("sh")
             .args(["-c", KEEPER, "keeper"])
@@ -90,7 +91,7 @@ impl Daemon {
     }
 
     /// Panics with the end of the log where the daemon has ended by itself.
-    fn check_alive(&self) {
+    pub(crate) fn check_alive(&self) {
         let Some((_, pid)) = &self.running else {
             return;
         };
@@ -315,7 +316,7 @@ impl Cluster {
     }
 }
 
-const LOG4J: &str = "log4j.rootLogger=INFO,err\n\
+pub(crate) const LOG4J: &str = "log4j.rootLogger=INFO,err\n\
     log4j.appender.err=org.apache.log4j.ConsoleAppender\n\
     log4j.appender.err.target=System.err\n\
     log4j.appender.err.layout=org.apache.log4j.PatternLayout\n\
@@ -369,13 +370,13 @@ fn binary_name() -> String {
         .map_or_else(|| name.clone(), |(stem, _)| stem.to_owned())
 }
 
-fn xml<'a>(properties: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+pub(crate) fn xml<'a>(properties: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let line = |(k, v)| format!("<property><name>{k}</name><value>{v}</value></property>\n");
     let properties: String = properties.map(line).collect();
     format!("<?xml version=\"1.0\"?>\n<configuration>\n{properties}</configuration>\n")
 }
 
-fn daemon(dir: &Path, name: &str, class: &'static str) -> Daemon {
+pub(crate) fn daemon(dir: &Path, name: &str, class: &'static str) -> Daemon {
     let (conf, log) = (dir.join(name).join("conf"), dir.join(format!("{name}.log")));
     Daemon {
         class,
@@ -385,7 +386,7 @@ fn daemon(dir: &Path, name: &str, class: &'static str) -> Daemon {
     }
 }
 
-fn java_arguments(conf: &Path) -> Vec<String> {
+pub(crate) fn java_arguments(conf: &Path) -> Vec<String> {
     let class_path = format!("{}:{}/*", conf.display(), jars().display());
     let flags = JVM_FLAGS.iter().map(|flag| (*flag).to_owned());
     // Jetty unpacks its web applications there and a killed JVM does not clear them away.
@@ -400,7 +401,7 @@ fn target() -> PathBuf {
 }
 
 /// `target/hdfs/<name>`, emptied; with a number behind it where another run holds it.
-fn own_directory(name: &str) -> (PathBuf, File) {
+pub(crate) fn own_directory(name: &str) -> (PathBuf, File) {
     let root = target().join("hdfs");
     fs::create_dir_all(&root).unwrap();
     for i in 0.. {
@@ -474,16 +475,26 @@ fn runs(program: &str, argument: &str) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+/// A port nobody listens on, below the range from which the kernel gives ports to connections: a
+/// daemon binds it only seconds later, and again after it was killed.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_000;
+    // Test processes that run at the same time start at different places.
+    let start = std::process::id().wrapping_mul(61);
+    for _ in 0..COUNT {
+        let n = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(FIRST + n % COUNT).unwrap();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port on loopback");
 }
 
 /// One bean of the NameNode's `/jmx`; `None` while it does not answer.
-fn jmx(port: u16, bean: &str) -> Option<serde_json::Value> {
+pub(crate) fn jmx(port: u16, bean: &str) -> Option<serde_json::Value> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     let path = format!("/jmx?qry=Hadoop:service=NameNode,name={bean}");
