@@ -83,12 +83,13 @@ fn dispatch(command: Command, out: &mut impl Write, err: &mut impl Write) -> u8 
 }
 
 fn wal(command: &WalCommand, out: &mut impl Write, err: &mut impl Write) -> u8 {
-    let printed = match command {
-        WalCommand::Inspect(args) => crate::tools::wal::inspect(&args.dirs, args.json, out),
-        WalCommand::Verify(args) => crate::tools::wal::verify(&args.dirs, args.json, out),
+    let done = match command {
+        WalCommand::Inspect(args) => crate::tools::wal::inspect(&args.dirs, args.json, out, err),
+        WalCommand::Verify(args) => crate::tools::wal::verify(&args.dirs, args.json, out, err),
         WalCommand::Dump(_) => return absent("wal dump", err),
     };
-    printed.unwrap_or(exit::FAILED)
+    // Nobody is left to tell when the terminal is gone.
+    done.unwrap_or(exit::FAILED)
 }
 
 /// A command that this build does not hold.

@@ -6,20 +6,19 @@ use std::path::PathBuf;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::channel::file::examine::{LogReport, examine};
+use crate::cli::exit;
 use crate::env::disk_real::RealDisk;
-
-/// Exit code of a clean outcome.
-const CLEAN: u8 = 0;
-/// Exit code for a directory that cannot be read at all.
-const FAILED: u8 = 1;
-/// Exit code for damage.
-const DAMAGE: u8 = 5;
 
 /// Prints what the log in `dirs` holds; works beside a running agent.
 ///
 /// # Errors
-/// Only those of `out`.
-pub fn inspect(dirs: &[PathBuf], json: bool, out: &mut impl Write) -> std::io::Result<u8> {
+/// Only those of `out` and `err`.
+pub fn inspect(
+    dirs: &[PathBuf],
+    json: bool,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> std::io::Result<u8> {
     match examine(&RealDisk, dirs, |_, _| {}) {
         Ok(report) => {
             if json {
@@ -28,9 +27,9 @@ pub fn inspect(dirs: &[PathBuf], json: bool, out: &mut impl Write) -> std::io::R
                 print_segments(&report, out)?;
                 print_damage(&report, out)?;
             }
-            Ok(CLEAN)
+            Ok(exit::CLEAN)
         }
-        Err(why) => fail(&why, out),
+        Err(why) => fail(&why, err),
     }
 }
 
@@ -38,8 +37,13 @@ pub fn inspect(dirs: &[PathBuf], json: bool, out: &mut impl Write) -> std::io::R
 /// exit code 5 when it finds damage.
 ///
 /// # Errors
-/// Only those of `out`.
-pub fn verify(dirs: &[PathBuf], json: bool, out: &mut impl Write) -> std::io::Result<u8> {
+/// Only those of `out` and `err`.
+pub fn verify(
+    dirs: &[PathBuf],
+    json: bool,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> std::io::Result<u8> {
     let bar = ProgressBar::new(0);
     let style = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
     bar.set_style(
@@ -57,18 +61,19 @@ pub fn verify(dirs: &[PathBuf], json: bool, out: &mut impl Write) -> std::io::Re
             } else {
                 print_verdict(&report, out)?;
             }
-            Ok(if report.is_sound() { CLEAN } else { DAMAGE })
+            let sound = report.is_sound();
+            Ok(if sound { exit::CLEAN } else { exit::FINDING })
         }
-        Err(why) => fail(&why, out),
+        Err(why) => fail(&why, err),
     }
 }
 
-fn fail(why: &str, out: &mut impl Write) -> std::io::Result<u8> {
+fn fail(why: &str, err: &mut impl Write) -> std::io::Result<u8> {
     writeln!(
-        out,
-        "{why}; give the data directories of one file channel (dataDirs)"
+        err,
+        "error: {why}; give the data directories of one file channel (dataDirs)"
     )?;
-    Ok(FAILED)
+    Ok(exit::FAILED)
 }
 
 fn print_segments(report: &LogReport, out: &mut impl Write) -> std::io::Result<()> {

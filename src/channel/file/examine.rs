@@ -245,7 +245,8 @@ fn one_segment(
         Ok((file, salt)) => {
             check_headers(file.as_ref(), found, report);
             let end = ends.get(&found.number).and_then(|(end, _)| *end);
-            let known = end.map_or(known, |end| known.max(Lsn::new(found.number, end)));
+            // Where the end is known, that much was durable, and behind it there is nothing to miss.
+            let known = end.map_or(known, |end| Lsn::new(found.number, end));
             let end = end
                 .unwrap_or_else(|| frames_end(found))
                 .max(SEGMENT_HEADER_BYTES);
@@ -303,6 +304,9 @@ fn scan(
                     .entry(format!("{:?}", header.kind))
                     .or_default() += 1;
                 good_frame(&header, body, lsn, found, segment, seen, report);
+                if header.kind == FrameKind::SegmentSeal {
+                    break;
+                }
             }
             Step::Corrupt {
                 offset,

@@ -331,7 +331,8 @@ impl Replay {
             let number = file.found.number;
             let bound = ends.iter().find(|(n, _)| *n == number).map(|(_, end)| *end);
             let end = bound.unwrap_or_else(|| file.frames_end()).max(first);
-            let durable = bound.map_or(known, |end| known.max(Lsn::new(number, end)));
+            // Behind a known end there is nothing to miss.
+            let durable = bound.map_or(known, |end| Lsn::new(number, end));
             let first_sequence = self.next_expected();
             let end = self.scan_segment(file, first, end, durable)?;
             self.seen.push(Seen {
@@ -371,7 +372,11 @@ impl Replay {
                         body: body.to_vec(),
                         end: Lsn::new(lsn.segment(), behind),
                     };
+                    let sealed = frame.header.kind == FrameKind::SegmentSeal;
                     self.frame(frame, file)?;
+                    if sealed {
+                        return Ok(behind);
+                    }
                 }
                 Step::Corrupt {
                     offset,

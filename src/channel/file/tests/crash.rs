@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::options::{SPARES_AHEAD, SPARES_RESERVED};
 use super::super::*;
 use super::{batch, take_all};
 use crate::env::clock;
@@ -122,6 +123,10 @@ fn after_a_failed_sync_every_waiter_gets_the_error_and_reopening_believes_only_w
         let disk = SimDisk::default();
         let channel = open(&disk);
         let acknowledged = 2 * put_until_error(&channel, 0, 5);
+        // The preparer syncs too; once it has nothing left to do, the failure meets the commit.
+        while channel.core.spares.available() < SPARES_RESERVED + SPARES_AHEAD {
+            std::thread::yield_now();
+        }
         disk.fail_syncs(1);
         let error = channel.commit_put_blocking(batch(10, 2, 700)).unwrap_err();
         assert!(matches!(error, ChannelError::Poisoned { .. }), "{error}");

@@ -185,6 +185,8 @@ fn newest_snapshot_rotten_opens_from_the_one_before_with_the_same_state() {
     drop(channel);
     let newest = segments(dir.path()).pop().unwrap();
     flip(&newest, 4096 + 100);
+    let report = examine(&RealDisk, &options(dir.path()).data_dirs, |_, _| {}).unwrap();
+    assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
     let channel = open(&options(dir.path()));
     let state = channel.core.state().clone();
     assert_eq!(take_all(&channel).0, all(700..15_000));
