@@ -23,8 +23,10 @@ mod frame;
 mod lsn;
 mod put;
 mod record;
+mod record_code;
 mod scan;
 mod segment;
+mod window;
 
 pub use error::{BodyError, FrameError, OutOfRange, SegmentError};
 pub use frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, FrameHeader, FrameKind, frame_bytes};

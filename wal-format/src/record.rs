@@ -1,265 +1,212 @@
-//! Bodies of control records.
+//! The control records: everything in the log that is not an event.
+//!
+//! *Place in the flow*: the channel appends a record for each change of its state that must
+//! survive; a snapshot repeats all live state at the head of every segment. *Invariant*: a record
+//! decodes to exactly what was encoded, or not at all.
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 
-use crate::code::{Cursor, put_bytes, put_length, put_varint};
+use crate::code::Cursor;
 use crate::error::BodyError;
-use crate::frame::FrameKind;
-use crate::put::{EncodedPut, finish, room};
+use crate::frame::{FRAME_HEADER_BYTES, FrameKind};
+use crate::put::EncodedPut;
 
-macro_rules! record {
-    ($(#[$doc:meta])* $name:ident { $($(#[$fdoc:meta])* $field:ident : $ty:ty),* $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, Default, PartialEq, Eq)]
-        pub struct $name { $($(#[$fdoc])* pub $field: $ty),* }
-        impl Field for $name {
-            fn put(&self, out: &mut Vec<u8>) { $(self.$field.put(out);)* }
-            fn get(cursor: &mut Cursor<'_>) -> Result<Self, BodyError> {
-                Ok(Self { $($field: Field::get(cursor)?),* })
-            }
-        }
-    };
+/// A run of sequence numbers, both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Range {
+    /// First number.
+    pub first: u64,
+    /// Last number; not below `first`, or the record will be refused when it is read.
+    pub last: u64,
 }
 
-/// A field of a body: how it is written, and read back.
-trait Field: Sized {
-    fn put(&self, out: &mut Vec<u8>);
-    fn get(cursor: &mut Cursor<'_>) -> Result<Self, BodyError>;
+/// One output file of an epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Name of the closed file in the attempt's directory.
+    pub staged_name: String,
+    /// Absolute path under which it is published.
+    pub final_path: String,
+    /// Events in the file.
+    pub count: u64,
+    /// Bytes of the file.
+    pub length: u64,
+    /// CRC-32 of the file.
+    pub crc32: u32,
 }
 
-impl Field for u64 {
-    fn put(&self, out: &mut Vec<u8>) {
-        put_varint(out, *self);
-    }
-    fn get(cursor: &mut Cursor<'_>) -> Result<Self, BodyError> {
-        cursor.u64_varint()
-    }
+/// A sealed epoch: body of `Seal` and `Claimed`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Epoch {
+    /// Its number.
+    pub epoch: u64,
+    /// The events it publishes.
+    pub range: Range,
+    /// Whether the claim has succeeded.
+    pub claimed: bool,
+    /// Name of the sink.
+    pub sink: String,
+    /// URI of the store.
+    pub store: String,
+    /// Directory of the sink's staging.
+    pub base: String,
+    /// Directory of the attempt.
+    pub attempt: String,
+    /// The output files.
+    pub parts: Vec<Part>,
 }
 
-impl Field for u32 {
-    fn put(&self, out: &mut Vec<u8>) {
-        put_varint(out, u64::from(*self));
-    }
-    fn get(cursor: &mut Cursor<'_>) -> Result<Self, BodyError> {
-        cursor.u32_varint()
-    }
+/// Identity of the directory that holds the log, to notice a copy or a move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct Identity {
+    /// Inode of the directory.
+    pub inode: u64,
+    /// Identity of the file system.
+    pub filesystem: u64,
+    /// Identity of the machine, hashed.
+    pub machine: u64,
 }
 
-impl Field for bool {
-    fn put(&self, out: &mut Vec<u8>) {
-        out.push(u8::from(*self));
-    }
-    fn get(cursor: &mut Cursor<'_>) -> Result<Self, BodyError> {
-        cursor.flag()
-    }
+/// What a later segment knows about an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SegmentRef {
+    /// Its number.
+    pub segment: u32,
+    /// Its salt, should both of its header blocks be lost.
+    pub salt: u64,
+    /// Sequence number of its first event, or the next one when it has none.
+    pub first_sequence: u64,
+    /// Offset where its believed frames end.
+    pub end: u32,
 }
 
-impl Field for String {
-    fn put(&self, out: &mut Vec<u8>) {
-        put_bytes(out, self.as_bytes());
-    }
-    fn get(cursor: &mut Cursor<'_>) -> Result<Self, BodyError> {
-        cursor.string()
-    }
+/// One open of the channel: body of `Incarnation`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// Number of the incarnation, from 1.
+    pub incarnation: u32,
+    /// Random number that tells a clone's incarnation from ours.
+    pub nonce: u64,
+    /// The directory.
+    pub identity: Identity,
+    /// Wall clock at the open, in milliseconds since the Unix epoch.
+    pub opened_at_ms: u64,
+    /// Where the segment before ends; repeated here so that a rotten snapshot does not lose it.
+    pub previous: Option<SegmentRef>,
 }
 
-/// Raw bytes behind their length.
-impl Field for Vec<u8> {
-    fn put(&self, out: &mut Vec<u8>) {
-        put_bytes(out, self);
-    }
-    fn get(cursor: &mut Cursor<'_>) -> Result<Self, BodyError> {
-        Ok(cursor.bytes()?.to_vec())
-    }
+/// A client that numbers its events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Producer {
+    /// Its identity.
+    pub id: Vec<u8>,
+    /// Its epoch.
+    pub epoch: u32,
+    /// Last number taken from it.
+    pub last: u64,
 }
 
-impl<A: Field, B: Field> Field for (A, B) {
-    fn put(&self, out: &mut Vec<u8>) {
-        self.0.put(out);
-        self.1.put(out);
-    }
-    fn get(cursor: &mut Cursor<'_>) -> Result<Self, BodyError> {
-        Ok((A::get(cursor)?, B::get(cursor)?))
-    }
+/// Where the events of one source batch were routed: body of `Routes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Routes {
+    /// Number of the batch in its source.
+    pub batch: u64,
+    /// Fingerprint of the selector's configuration.
+    pub fingerprint: u64,
+    /// Runs of events and their channels.
+    pub routes: Vec<Route>,
 }
 
-impl<T: Field> Field for Option<T> {
-    fn put(&self, out: &mut Vec<u8>) {
-        self.is_some().put(out);
-        if let Some(value) = self {
-            value.put(out);
-        }
-    }
-    fn get(cursor: &mut Cursor<'_>) -> Result<Self, BodyError> {
-        Ok(if bool::get(cursor)? {
-            Some(T::get(cursor)?)
-        } else {
-            None
-        })
-    }
+/// A run of events of a batch that went to the same channels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Index of the first event in the batch.
+    pub first_index: u32,
+    /// Events in the run.
+    pub count: u32,
+    /// Names of the channels.
+    pub channels: Vec<String>,
 }
 
-/// Lists of structures; each element takes at least one byte.
-trait Element: Field {}
-impl Element for Range {}
-impl Element for Part {}
-impl Element for Epoch {}
-impl Element for SegmentRef {}
-impl Element for Producer {}
-impl Element for Route {}
-impl Element for Routes {}
-impl Element for String {}
-impl Element for (Vec<u8>, Vec<u8>) {}
-impl Element for (u32, u64) {}
-
-impl<T: Element> Field for Vec<T> {
-    fn put(&self, out: &mut Vec<u8>) {
-        put_length(out, self.len());
-        for element in self {
-            element.put(out);
-        }
-    }
-    fn get(cursor: &mut Cursor<'_>) -> Result<Self, BodyError> {
-        cursor.list(1, T::get)
-    }
-}
-
-record! {
-    /// A run of sequence numbers, both ends included.
-    Range { /// First.
-        first: u64, /// Last.
-        last: u64 }
-}
-record! {
-    /// One output file of an epoch.
-    Part { /// Name in the attempt directory.
-        staged_name: String, /// Path when published.
-        final_path: String, /// Events.
-        count: u64, /// Bytes.
-        length: u64, /// CRC-32 of the bytes.
-        crc32: u32 }
-}
-record! {
-    /// Body of SEAL and CLAIMED.
-    Epoch { /// Number.
-        epoch: u64, /// Events.
-        range: Range, /// Whether the claim is durable.
-        claimed: bool, /// Sink.
-        sink: String, /// Store URI.
-        store: String, /// Base directory.
-        base: String, /// Attempt directory.
-        attempt: String, /// Parts.
-        parts: Vec<Part> }
-}
-record! {
-    /// What the data directory was.
-    Identity { /// Inode.
-        inode: u64, /// File system id.
-        filesystem: u64, /// Machine.
-        machine: u64 }
-}
-record! {
-    /// A segment, and where it ends.
-    SegmentRef { /// Number.
-        segment: u32, /// Salt.
-        salt: u64, /// First sequence number.
-        first_sequence: u64, /// End of its frames.
-        end: u32 }
-}
-record! {
-    /// Body of Incarnation.
-    Open { /// Number.
-        incarnation: u32, /// Nonce.
-        nonce: u64, /// Directory.
-        identity: Identity, /// Wall clock.
-        opened_at_ms: u64, /// Where the segment before ends.
-        previous: Option<SegmentRef> }
-}
-record! {
-    /// A numbered producer.
-    Producer { /// Id.
-        id: Vec<u8>, /// Producer epoch.
-        epoch: u32, /// Last number admitted.
-        last: u64 }
-}
-record! {
-    /// Events of a batch that went to the same channels.
-    Route { /// Index in the batch.
-        first_index: u32, /// How many.
-        count: u32, /// Channels.
-        channels: Vec<String> }
-}
-record! {
-    /// The route table of a batch.
-    Routes { /// Batch.
-        batch: u64, /// Selector fingerprint.
-        fingerprint: u64, /// Routes.
-        routes: Vec<Route> }
-}
-record! {
-    /// All live state of a channel.
-    Snapshot { /// All below is acknowledged.
-        acked_below: u64, /// Acknowledged above that.
-        acked: Vec<Range>, /// Lost to damage.
-        lost: Vec<Range>, /// Positions.
-        positions: Vec<(Vec<u8>, Vec<u8>)>, /// Producers.
-        producers: Vec<Producer>, /// Route tables.
-        routes: Vec<Routes>, /// Running incarnation.
-        incarnation: u32, /// Newest incarnations and their nonces.
-        incarnations: Vec<(u32, u64)>, /// Fenced.
-        fenced_through: u32, /// Directory.
-        identity: Identity, /// Next epoch number.
-        next_epoch: u64, /// Epochs not done.
-        epochs: Vec<Epoch>, /// Live older segments.
-        segments: Vec<SegmentRef>, /// Whether control records may be lost.
-        control_lost: bool }
+/// All live state of the channel: the first frame of every segment.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Snapshot {
+    /// Every sequence number below this is done with.
+    pub acked_below: u64,
+    /// Ranges above it that are done with, ascending.
+    pub acked: Vec<Range>,
+    /// Ranges reported lost to damage.
+    pub lost: Vec<Range>,
+    /// Position of each source: key and value.
+    pub positions: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Clients that number their events.
+    pub producers: Vec<Producer>,
+    /// Routes of the batches that may have to be replayed.
+    pub routes: Vec<Routes>,
+    /// The running incarnation.
+    pub incarnation: u32,
+    /// Number and nonce of the incarnations still remembered, newest last.
+    pub incarnations: Vec<(u32, u64)>,
+    /// Incarnations up to this are fenced.
+    pub fenced_through: u32,
+    /// The directory.
+    pub identity: Identity,
+    /// Number of the next epoch.
+    pub next_epoch: u64,
+    /// Epochs sealed or claimed, not done.
+    pub epochs: Vec<Epoch>,
+    /// Live older segments, oldest first; the last is the one before.
+    pub segments: Vec<SegmentRef>,
+    /// Damage may hide a control record.
+    pub control_lost: bool,
 }
 
 /// A control record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// Acknowledged runs.
+    /// These ranges are done with.
     Ack(Vec<Range>),
-    /// Route table.
+    /// Where a batch was routed.
     Routes(Routes),
-    /// SEAL.
+    /// An epoch was sealed.
     Seal(Epoch),
-    /// CLAIMED.
+    /// The claim of an epoch succeeded.
     Claimed(Epoch),
-    /// DONE.
+    /// An epoch is published; its range is done with.
     Done {
-        /// Epoch number.
+        /// Its number.
         epoch: u64,
     },
-    /// An epoch given up.
+    /// An epoch was given up; its range is open again.
     Abandon {
-        /// Epoch number.
+        /// Its number.
         epoch: u64,
     },
-    /// Fenced incarnations.
+    /// Incarnations are fenced.
     Fence {
-        /// Up to this one.
+        /// The last of them.
         through: u32,
     },
-    /// An open.
+    /// The channel was opened.
     Incarnation(Open),
-    /// Only carries a watermark.
+    /// Nothing but the watermark in the frame's header.
     Watermark,
-    /// State.
+    /// All live state.
     Snapshot(Box<Snapshot>),
-    /// End of a segment.
+    /// The segment is complete.
     SegmentSeal {
-        /// Frames before it.
+        /// Frames in the segment before this one.
         frames: u32,
-        /// Next sequence number.
+        /// The next sequence number to be given.
         next_sequence: u64,
     },
 }
 
 impl Record {
-    /// Its frame kind.
+    /// The frame kind that holds this record.
     pub fn kind(&self) -> FrameKind {
         match self {
             Self::Ack(_) => FrameKind::Ack,
@@ -276,71 +223,29 @@ impl Record {
         }
     }
 
-    /// The body.
+    /// The body of the record's frame.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        self.put(&mut out);
+        self.write(&mut out);
         out
     }
 
-    fn put(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Ack(ranges) => ranges.put(out),
-            Self::Routes(routes) => routes.put(out),
-            Self::Seal(epoch) | Self::Claimed(epoch) => epoch.put(out),
-            Self::Done { epoch } | Self::Abandon { epoch } => epoch.put(out),
-            Self::Fence { through } => through.put(out),
-            Self::Incarnation(open) => open.put(out),
-            Self::Watermark => {}
-            Self::Snapshot(snapshot) => snapshot.put(out),
-            Self::SegmentSeal {
-                frames,
-                next_sequence,
-            } => {
-                frames.put(out);
-                next_sequence.put(out);
-            }
-        }
-    }
-
-    /// Reads a body back.
+    /// Reads a record from the body of a frame of this kind.
     ///
     /// # Errors
-    /// The first thing that is wrong, with its offset.
+    /// Whatever is not exactly one record: cut fields, bad text, ranges that run backwards, counts
+    /// beyond the bytes, left-over bytes; and any body of a put frame.
     pub fn decode(kind: FrameKind, body: &[u8]) -> Result<Self, BodyError> {
         let mut cursor = Cursor::new(body, 0);
-        let c = &mut cursor;
-        let record = match kind {
-            FrameKind::Put => return Err(BodyError::NotAControlRecord),
-            FrameKind::Ack => Self::Ack(Field::get(c)?),
-            FrameKind::Routes => Self::Routes(Field::get(c)?),
-            FrameKind::Seal => Self::Seal(Field::get(c)?),
-            FrameKind::Claimed => Self::Claimed(Field::get(c)?),
-            FrameKind::Done => Self::Done {
-                epoch: Field::get(c)?,
-            },
-            FrameKind::Abandon => Self::Abandon {
-                epoch: Field::get(c)?,
-            },
-            FrameKind::Fence => Self::Fence {
-                through: Field::get(c)?,
-            },
-            FrameKind::Incarnation => Self::Incarnation(Field::get(c)?),
-            FrameKind::Watermark => Self::Watermark,
-            FrameKind::Snapshot => Self::Snapshot(Box::new(Field::get(c)?)),
-            FrameKind::SegmentSeal => Self::SegmentSeal {
-                frames: Field::get(c)?,
-                next_sequence: Field::get(c)?,
-            },
-        };
+        let record = Self::read(kind, &mut cursor)?;
         cursor.finish()?;
         Ok(record)
     }
 }
 
-/// Header room, body and padding of a record.
+/// The frame of a record, ready for its header: like [`crate::PutEncoder::finish`], with count 0.
 pub fn encode_frame_room(record: &Record) -> EncodedPut {
-    let mut buffer = room();
-    record.put(&mut buffer);
-    finish(buffer, 0)
+    let mut buffer = vec![0; FRAME_HEADER_BYTES];
+    record.write(&mut buffer);
+    EncodedPut::seal(buffer, 0)
 }

@@ -1,25 +1,40 @@
-//! The scanner: frame, end, torn or corrupt, with the offset.
+//! The scanner: bytes of a segment in; frame, end, torn or corrupt out.
 //!
-//! *Rule*: a bad frame at X is corrupt when something later proves that the log was durable
-//! beyond X: the caller's `known_durable`, or a good frame behind X in this segment whose
-//! watermark passes X. Otherwise X ends the log: torn, or the end where only zeros follow.
-
-use alloc::vec;
-use alloc::vec::Vec;
+//! *Place in the flow*: recovery, cold reads, scrub, `wal verify` and the fuzz targets all judge
+//! with this one piece of code. *Invariants*: a frame is given out only when both of its sums are
+//! right at its place; each step moves forward; memory is two windows, one of which grows to the
+//! largest good frame at most; nothing is allocated for a length before the header's sum was right
+//! and the length fits. The rule is printed in the crate's documentation under "The verdict".
+//!
+//! *Judging a bad frame* needs to know whether a good frame behind it carries a watermark beyond
+//! it. A second cursor, the scout, walks ahead to find out, remembers the highest watermark it has
+//! seen and never walks the same bytes again, so that a scan with any number of bad frames reads
+//! the segment about twice.
 
 use crate::code::widen;
 use crate::error::{FrameError, OutOfRange};
-use crate::frame::{FRAME_ALIGN, FRAME_HEADER_BYTES, FrameHeader};
+use crate::frame::{
+    FRAME_HEADER_BYTES, FrameHeader, FrameKind, claimed_body_len, frame_bytes, may_be_header,
+    sum_is_right,
+};
 use crate::lsn::Lsn;
+use crate::window::{BLOCK_BYTES, WINDOW_BYTES, Window, block_end};
 
-/// Bytes by offset in a segment.
+/// [`FRAME_HEADER_BYTES`] as an offset.
+const HEADER: u32 = 64;
+/// [`crate::FRAME_ALIGN`] as an offset.
+const ALIGN: u32 = 8;
+const _: () = assert!(widen(HEADER) == FRAME_HEADER_BYTES && widen(ALIGN) == crate::FRAME_ALIGN);
+
+/// A segment's bytes, wherever they are.
 pub trait ReadAt {
-    /// What a failed read says.
+    /// What a failed read gives.
     type Error;
-    /// Fills `buf` from `offset`.
+
+    /// Fills `buf` from `offset` bytes into the segment.
     ///
     /// # Errors
-    /// Nothing was concluded; the scan may be repeated.
+    /// Any byte that cannot be read; `buf` is then of no value.
     fn read_at(&mut self, offset: u32, buf: &mut [u8]) -> Result<(), Self::Error>;
 }
 
@@ -27,52 +42,85 @@ impl ReadAt for &[u8] {
     type Error = OutOfRange;
 
     fn read_at(&mut self, offset: u32, buf: &mut [u8]) -> Result<(), OutOfRange> {
-        let start = widen(offset);
-        let from = self
-            .get(start..start.saturating_add(buf.len()))
-            .ok_or(OutOfRange)?;
-        buf.copy_from_slice(from);
+        let bytes = self
+            .get(widen(offset)..)
+            .and_then(|rest| rest.get(..buf.len()));
+        buf.copy_from_slice(bytes.ok_or(OutOfRange)?);
         Ok(())
     }
 }
 
-/// What the scanner found.
+/// One step of the scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step<'a> {
     /// A good frame.
     Frame {
-        /// Where it begins.
+        /// Where it stands.
         lsn: Lsn,
         /// Its header.
         header: FrameHeader,
         /// Its body.
         body: &'a [u8],
     },
-    /// Only zeros follow.
+    /// Only zeros follow. Final: the next step says the same.
     End {
-        /// Where the frames end.
-        offset: u32,
-    },
-    /// Bad bytes that nothing proves to have been durable.
-    Torn {
-        /// Where the frames end.
-        offset: u32,
-        /// Behind this offset there are only zeros.
-        nonzero_end: u32,
-    },
-    /// Bad bytes that were durable once.
-    Corrupt {
         /// Where they begin.
         offset: u32,
-        /// What is wrong there.
+    },
+    /// A bad frame, and nothing proves that it was ever durable. Final.
+    Torn {
+        /// Where it begins.
+        offset: u32,
+        /// Behind the last byte that is not zero.
+        nonzero_end: u32,
+    },
+    /// A bad frame that was durable once: damage.
+    Corrupt {
+        /// Where it begins.
+        offset: u32,
+        /// What is wrong with it.
         why: FrameError,
-        /// Where the next good frame begins; the scan goes on there.
+        /// The next good frame, where the next step goes on; `None`: nothing good follows, final.
         resume: Option<u32>,
     },
 }
 
-/// Bytes read at once.
-const WINDOW: u32 = 256 << 10;
+/// A final answer.
+#[derive(Clone, Copy, Debug)]
+enum Final {
+    End { offset: u32 },
+    Torn { offset: u32, nonzero_end: u32 },
+    Corrupt { offset: u32, why: FrameError },
+}
+
+impl From<Final> for Step<'_> {
+    fn from(verdict: Final) -> Self {
+        match verdict {
+            Final::End { offset } => Self::End { offset },
+            Final::Torn {
+                offset,
+                nonzero_end,
+            } => Self::Torn {
+                offset,
+                nonzero_end,
+            },
+            Final::Corrupt { offset, why } => Self::Corrupt {
+                offset,
+                why,
+                resume: None,
+            },
+        }
+    }
+}
+
+/// A bad frame.
+#[derive(Clone, Copy, Debug)]
+struct Bad {
+    at: u32,
+    why: FrameError,
+    /// Where the search for good frames begins: behind its length if its header's sum was right.
+    behind: u32,
+}
 
 /// Scans the frames of one segment.
 #[derive(Clone, Debug)]
@@ -80,20 +128,27 @@ pub struct Scanner<R> {
     reader: R,
     segment: u32,
     salt: u64,
-    at: u32,
+    offset: u32,
     end: u32,
-    known_durable: Lsn,
-    window: Vec<u8>,
-    window_at: u32,
-}
-
-enum Parsed {
-    Good(FrameHeader),
-    Bad(FrameError),
+    /// Proven durable: what the caller knew, and the highest watermark of a good frame.
+    proven: Lsn,
+    main: Window,
+    ahead: Window,
+    /// Every good frame before this offset has been counted in `proven`.
+    scouted: u32,
+    /// (from, end): the last byte in [from, scan end) that is not zero is before `end`.
+    nonzero: Option<(u32, u32)>,
+    /// The frame before was the segment's seal: zeros behind it are no loss.
+    sealed: bool,
+    verdict: Option<Final>,
+    /// Where to go on when the frame at `offset` cannot be read.
+    unreadable_until: u32,
 }
 
 impl<R: ReadAt> Scanner<R> {
-    /// A scanner of `[begin, end)`; `known_durable` is what the caller knows from elsewhere.
+    /// Scans the frames of a segment from `begin` (inclusive) to `end` (exclusive, at most the
+    /// header's `frames_end`; for a segment with a successor, the `end` of its `SegmentRef`).
+    /// `known_durable`: the log is known durable up to here from elsewhere.
     pub fn new(
         reader: R,
         segment: u32,
@@ -102,169 +157,294 @@ impl<R: ReadAt> Scanner<R> {
         end: u32,
         known_durable: Lsn,
     ) -> Self {
-        let window = Vec::new();
-        Self {
+        let mut scanner = Self {
             reader,
             segment,
             salt,
-            at: begin,
+            offset: 0,
             end,
-            known_durable,
-            window,
-            window_at: begin,
-        }
+            proven: known_durable,
+            main: Window::default(),
+            ahead: Window::default(),
+            scouted: 0,
+            nonzero: None,
+            sealed: false,
+            verdict: None,
+            unreadable_until: 0,
+        };
+        scanner.skip_to(begin);
+        scanner
     }
 
     /// Where the next step looks.
     pub fn offset(&self) -> u32 {
-        self.at
+        self.offset
     }
 
-    /// Goes on at `offset`.
+    /// Goes on at `offset`, rounded up to a multiple of 8 and down to the end of the scan.
     pub fn skip_to(&mut self, offset: u32) {
-        self.at = offset;
+        self.offset = align(offset).min(self.end);
+        self.verdict = None;
+        self.sealed = false;
+        self.unreadable_until = 0;
     }
 
-    /// The next frame, or why there is none.
+    /// After an I/O error: goes on behind the frame that could not be read where its header could,
+    /// else at the next block of 4096 bytes. Returns the new offset.
+    pub fn skip_unreadable(&mut self) -> u32 {
+        let to = self.unreadable_until.max(block_end(self.offset));
+        self.skip_to(to);
+        self.offset
+    }
+
+    /// The next frame or verdict.
     ///
     /// # Errors
-    /// The reader's; the scanner has not moved.
+    /// The reader's error, when bytes that are needed cannot be read; nothing is judged by bytes
+    /// that could not. The next call tries again; [`Self::skip_unreadable`] goes on behind.
     pub fn step(&mut self) -> Result<Step<'_>, R::Error> {
-        let at = self.at;
-        let lsn = Lsn::new(self.segment, at);
-        match self.parse(at)? {
-            Parsed::Good(header) => {
-                let body = self.body_range(&header, at);
-                self.at = behind(at, &header);
-                let body = self.window.get(body).unwrap_or(&[]);
+        if let Some(verdict) = self.verdict {
+            return Ok(verdict.into());
+        }
+        let at = self.offset;
+        if at >= self.end {
+            return Ok(self.finally(Final::End { offset: at }));
+        }
+        self.unreadable_until = 0;
+        match self.look()? {
+            Ok(header) => {
+                let lsn = self.lsn(at);
+                self.proven = self.proven.max(header.watermark.min(lsn));
+                self.sealed = header.kind == FrameKind::SegmentSeal;
+                self.offset = at.saturating_add(header.frame_bytes()).min(self.end);
+                let from = at.saturating_add(HEADER);
+                let body = self.main.get(from, header.body_len).unwrap_or_default();
                 Ok(Step::Frame { lsn, header, body })
             }
-            Parsed::Bad(why) => self.bad(at, why),
+            Err(bad) => self.judge(bad),
         }
     }
 
-    fn bad(&mut self, at: u32, why: FrameError) -> Result<Step<'_>, R::Error> {
+    fn lsn(&self, offset: u32) -> Lsn {
+        Lsn::new(self.segment, offset)
+    }
+
+    fn finally(&mut self, verdict: Final) -> Step<'static> {
+        self.verdict = Some(verdict);
+        verdict.into()
+    }
+
+    /// The frame at the main cursor: good (and its body in the main window) or bad.
+    fn look(&mut self) -> Result<Result<FrameHeader, Bad>, R::Error> {
+        let at = self.offset;
+        let left = self.end.saturating_sub(at);
+        let bytes = self
+            .main
+            .load(&mut self.reader, at, HEADER.min(left), self.end)?;
+        let body_max = left.saturating_sub(HEADER);
         let lsn = Lsn::new(self.segment, at);
-        let nonzero_end = self.nonzero_end(at)?;
-        let (mut resume, mut proven) = (None, self.known_durable > lsn);
-        let mut probe = at.saturating_add(narrow_align());
-        while probe < nonzero_end {
-            if self.may_be_header(probe)?
-                && let Parsed::Good(header) = self.parse(probe)?
-            {
-                resume.get_or_insert(probe);
-                proven |= header.watermark > lsn;
-                if proven {
-                    break;
+        let mut behind = at.saturating_add(ALIGN);
+        let header = match FrameHeader::decode(bytes, self.salt, lsn, body_max) {
+            Ok(header) => header,
+            Err(why) => {
+                let block = bytes.first_chunk::<FRAME_HEADER_BYTES>();
+                if let Some(block) = block.filter(|b| sum_is_right(b, self.salt, lsn)) {
+                    behind = behind_frame(at, claimed_body_len(block));
                 }
-                probe = behind(probe, &header);
-            } else {
-                probe = probe.saturating_add(narrow_align());
+                let zero = bytes.iter().all(|&b| b == 0);
+                let why = if zero { FrameError::Zero } else { why };
+                return Ok(Err(Bad {
+                    at,
+                    why,
+                    behind: behind.min(self.end),
+                }));
             }
+        };
+        behind = at.saturating_add(header.frame_bytes()).min(self.end);
+        self.unreadable_until = behind;
+        // Header and body together: the window holds the whole frame, and one read brings both.
+        let need = HEADER.saturating_add(header.body_len);
+        let frame = self.main.load(&mut self.reader, at, need, self.end)?;
+        let body = frame.get(FRAME_HEADER_BYTES..).unwrap_or_default();
+        Ok(header
+            .check_body(body)
+            .map_err(|why| Bad { at, why, behind })
+            .map(|()| header))
+    }
+
+    /// Torn, corrupt or the end: the rule of the crate's documentation.
+    fn judge(&mut self, bad: Bad) -> Result<Step<'_>, R::Error> {
+        let lsn = self.lsn(bad.at);
+        let nonzero_end = self.nonzero_end(bad.at)?;
+        if nonzero_end <= bad.at {
+            let room = self.end.saturating_sub(bad.at) >= HEADER;
+            let lost = room && !self.sealed && self.proven > lsn;
+            let at = bad.at;
+            let why = FrameError::Zero;
+            let end = Final::End { offset: at };
+            return Ok(self.finally(if lost {
+                Final::Corrupt { offset: at, why }
+            } else {
+                end
+            }));
         }
-        if proven {
-            self.at = resume.unwrap_or(at);
-            return Ok(Step::Corrupt {
-                offset: at,
-                why,
-                resume,
-            });
+        let inside = bad.at.saturating_add(ALIGN);
+        if self.proven <= lsn {
+            self.scout(bad.behind, nonzero_end, lsn)?;
         }
-        if nonzero_end <= at {
-            return Ok(Step::End { offset: at });
+        if self.proven <= lsn && bad.behind > inside {
+            // The outer walk has reached the end; this one must not move the scout back.
+            let scouted = core::mem::replace(&mut self.scouted, inside);
+            let walked = self.scout(inside, bad.behind, lsn);
+            self.scouted = scouted;
+            walked?;
         }
-        Ok(Step::Torn {
-            offset: at,
-            nonzero_end,
+        if self.proven <= lsn {
+            return Ok(self.finally(Final::Torn {
+                offset: bad.at,
+                nonzero_end,
+            }));
+        }
+        let mut resume = self.find(bad.behind, nonzero_end)?;
+        if resume.is_none() && bad.behind > inside {
+            resume = self.find(inside, bad.behind.min(nonzero_end))?;
+        }
+        let Some((resume, _)) = resume else {
+            return Ok(self.finally(Final::Corrupt {
+                offset: bad.at,
+                why: bad.why,
+            }));
+        };
+        self.offset = resume;
+        self.sealed = false;
+        Ok(Step::Corrupt {
+            offset: bad.at,
+            why: bad.why,
+            resume: Some(resume),
         })
     }
 
-    /// Behind this offset there are only zeros.
-    fn nonzero_end(&mut self, at: u32) -> Result<u32, R::Error> {
-        let mut end = self.end;
-        while end > at {
-            let start = at.max(end.saturating_sub(WINDOW));
-            let mut chunk = vec![0; widen(end.saturating_sub(start))];
-            self.reader.read_at(start, &mut chunk)?;
-            if let Some(last) = chunk.iter().rposition(|b| *b != 0) {
-                let used = u32::try_from(last).unwrap_or(u32::MAX).saturating_add(1);
-                return Ok(start.saturating_add(used));
+    /// Walks good frames in [from, to), from where the walk before ended, until `proven` passes
+    /// `lsn`. Bytes that cannot be read are passed over, and are an error only when the rest does
+    /// not prove it: then the verdict hangs on them.
+    fn scout(&mut self, from: u32, to: u32, lsn: Lsn) -> Result<(), R::Error> {
+        let mut at = self.scouted.max(from);
+        let mut unreadable = None;
+        while self.proven <= lsn && at < to {
+            match self.find(at, to) {
+                Ok(None) => at = to,
+                Ok(Some((found, header))) => {
+                    let mark = header.watermark.min(self.lsn(found));
+                    self.proven = self.proven.max(mark);
+                    at = found.saturating_add(header.frame_bytes());
+                }
+                Err(error) => {
+                    at = block_end(self.unreadable_until.max(at));
+                    unreadable.get_or_insert(error);
+                }
             }
-            end = start;
         }
-        Ok(at)
+        match unreadable {
+            Some(error) if self.proven <= lsn => Err(error),
+            _ => {
+                self.scouted = at;
+                Ok(())
+            }
+        }
     }
 
-    /// A cheap look before the sums are computed: a known kind, and a non-zero sum.
-    fn may_be_header(&mut self, at: u32) -> Result<bool, R::Error> {
-        if self.end.saturating_sub(at) < HEADER {
-            return Ok(false);
+    /// The first good frame that begins in [from, to).
+    fn find(&mut self, from: u32, to: u32) -> Result<Option<(u32, FrameHeader)>, R::Error> {
+        let mut at = align(from);
+        while at < to && self.end.saturating_sub(at) >= HEADER {
+            self.unreadable_until = at;
+            let bytes = self.ahead.load(&mut self.reader, at, HEADER, self.end)?;
+            let block = bytes.first_chunk::<FRAME_HEADER_BYTES>();
+            if block.is_some_and(may_be_header)
+                && let Some(header) = self.good_at(at)?
+            {
+                return Ok(Some((at, header)));
+            }
+            at = at.saturating_add(ALIGN);
         }
-        self.fill(at, HEADER)?;
-        let start = widen(at.saturating_sub(self.window_at));
-        let kind = self
-            .window
-            .get(start.saturating_add(4))
-            .copied()
-            .unwrap_or(0);
-        Ok((1..=12).contains(&kind))
+        Ok(None)
     }
 
-    fn parse(&mut self, at: u32) -> Result<Parsed, R::Error> {
-        let room = self.end.saturating_sub(at);
-        if room < HEADER {
-            return Ok(Parsed::Bad(if room == 0 {
-                FrameError::Zero
-            } else {
-                FrameError::TooShort
-            }));
-        }
-        self.fill(at, HEADER)?;
-        let start = widen(at.saturating_sub(self.window_at));
-        let bytes = self.window.get(start..).unwrap_or(&[]);
-        let max = room.saturating_sub(HEADER);
-        let header = match FrameHeader::decode(bytes, self.salt, Lsn::new(self.segment, at), max) {
-            Ok(header) => header,
-            Err(why) => return Ok(Parsed::Bad(why)),
+    /// The header of the frame at `at`, if both sums are right. The body passes through the
+    /// window in pieces.
+    fn good_at(&mut self, at: u32) -> Result<Option<FrameHeader>, R::Error> {
+        let body_max = self.end.saturating_sub(at).saturating_sub(HEADER);
+        let lsn = self.lsn(at);
+        let bytes = self.ahead.load(&mut self.reader, at, HEADER, self.end)?;
+        let Ok(header) = FrameHeader::decode(bytes, self.salt, lsn, body_max) else {
+            return Ok(None);
         };
-        self.fill(at, HEADER.saturating_add(header.body_len))?;
-        let body = self.body_range(&header, at);
-        let checked = header.check_body(self.window.get(body).unwrap_or(&[]));
-        Ok(checked.map_or_else(Parsed::Bad, |()| Parsed::Good(header)))
-    }
-
-    fn body_range(&self, header: &FrameHeader, at: u32) -> core::ops::Range<usize> {
-        let start = widen(at.saturating_sub(self.window_at).saturating_add(HEADER));
-        start..start.saturating_add(widen(header.body_len))
-    }
-
-    /// Makes `[at, at + len)` part of the window.
-    fn fill(&mut self, at: u32, len: u32) -> Result<(), R::Error> {
-        let have = u32::try_from(self.window.len()).unwrap_or(u32::MAX);
-        let window_end = self.window_at.saturating_add(have);
-        if at >= self.window_at && at.saturating_add(len) <= window_end {
-            return Ok(());
+        let mut sum = crc32fast::Hasher::new();
+        let mut from = at.saturating_add(HEADER);
+        let mut left = header.body_len;
+        while left > 0 {
+            let piece = left.min(WINDOW_BYTES);
+            self.unreadable_until = from;
+            sum.update(self.ahead.load(&mut self.reader, from, piece, self.end)?);
+            from = from.saturating_add(piece);
+            left = left.saturating_sub(piece);
         }
-        let want = len.max(WINDOW).min(self.end.saturating_sub(at));
-        let mut window = core::mem::take(&mut self.window);
-        window.resize(widen(want), 0);
-        let read = self.reader.read_at(at, &mut window);
-        if read.is_err() {
-            window.clear();
+        Ok((sum.finalize() == header.body_crc).then_some(header))
+    }
+
+    /// Offset behind the last byte in [from, end) that is not zero; at most `from` when all are.
+    /// Reads backwards, so that a full segment costs one read.
+    fn nonzero_end(&mut self, from: u32) -> Result<u32, R::Error> {
+        if let Some((since, end)) = self.nonzero
+            && since <= from
+        {
+            return Ok(end);
         }
-        self.window = window;
-        self.window_at = at;
-        read
+        let mut to = self.end;
+        let mut unreadable = false;
+        while to > from {
+            let mut begin = to.saturating_sub(WINDOW_BYTES).max(from);
+            let piece = to.saturating_sub(begin);
+            let mut read = self.ahead.load(&mut self.reader, begin, piece, to);
+            if read.is_err() {
+                begin = (to.saturating_sub(1) & !BLOCK_BYTES.wrapping_sub(1)).max(from);
+                let block = to.saturating_sub(begin);
+                read = self.ahead.load(&mut self.reader, begin, block, to);
+            }
+            match read {
+                Ok(bytes) => {
+                    if let Some(last) = bytes.iter().rposition(|&b| b != 0) {
+                        to = begin
+                            .saturating_add(crate::code::narrow(last))
+                            .saturating_add(1);
+                        break;
+                    }
+                }
+                // What cannot be read may be anything: it counts as not zero.
+                Err(_) => {
+                    unreadable = true;
+                    break;
+                }
+            }
+            to = begin;
+        }
+        if !unreadable {
+            self.nonzero = Some((from, to));
+        }
+        Ok(to)
     }
 }
 
-const HEADER: u32 = 64;
-const _: () = assert!(FRAME_HEADER_BYTES == 64 && FRAME_ALIGN == 8);
-
-const fn narrow_align() -> u32 {
-    8
+/// The next multiple of the frame alignment at or above `offset`.
+fn align(offset: u32) -> u32 {
+    offset.saturating_add(ALIGN.wrapping_sub(1)) & !ALIGN.wrapping_sub(1)
 }
 
-fn behind(at: u32, header: &FrameHeader) -> u32 {
-    at.saturating_add(header.frame_bytes())
+/// Where a frame of this length ends, padding included; beyond every segment when it is absurd.
+fn behind_frame(at: u32, body_len: u32) -> u32 {
+    at.saturating_add(crate::code::narrow(frame_bytes(widen(body_len))))
 }
+
+#[cfg(test)]
+#[path = "scan_tests.rs"]
+mod tests;
