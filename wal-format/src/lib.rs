@@ -1,4 +1,6 @@
-//! The on-disk format of Forebay's log.
+//! The on-disk format of Forebay's log: pure codec, no I/O, no panic on any input.
+//!
+#![doc = include_str!("../../docs/FORMAT.md")]
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(
