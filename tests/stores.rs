@@ -355,6 +355,20 @@ fn a_frozen_namenode_gives_unknown_and_the_next_client_works_after_the_thaw() {
 }
 
 #[test]
+fn a_hung_connection_is_given_up_and_later_calls_get_a_new_client() {
+    let cluster = faulty();
+    let proxy = Proxy::start(cluster.uri().trim_start_matches("hdfs://"));
+    let store = connect(&proxy.uri(), &cluster, 5);
+    run(async {
+        store.mkdirs("/hung", true).await.unwrap();
+        proxy.hang_connections();
+        assert_answer!(store.mkdirs("/hung/a", false), Err(StoreError::Unknown(_)));
+        store.mkdirs("/hung/b", false).await.unwrap();
+        assert_eq!(names(&store, "/hung").await, ["b"]);
+    });
+}
+
+#[test]
 fn a_killed_namenode_is_unavailable_and_an_open_file_is_never_half_published() {
     let mut cluster = faulty();
     let store = connect(&cluster.uri(), &cluster, 20);

@@ -17,6 +17,9 @@ struct State {
     hold_requests: bool,
     held: bool,
     answers: u64,
+    connections: u64,
+    /// Connections with a lower number are open and dead.
+    hung_below: u64,
 }
 
 /// Forwards one port of loopback to another until the test ends.
@@ -57,6 +60,12 @@ impl Proxy {
         self.state.0.lock().unwrap().lose_answers = yes;
     }
 
+    /// The connections that exist stay open and carry nothing any more; new ones work.
+    pub(crate) fn hang_connections(&self) {
+        let mut state = self.state.0.lock().unwrap();
+        state.hung_below = state.connections;
+    }
+
     /// From now on requests wait in the proxy, also when their client has hung up.
     pub(crate) fn hold_requests(&self) {
         self.state.0.lock().unwrap().hold_requests = true;
@@ -88,13 +97,22 @@ fn forward_requests(
     mut server: TcpStream,
     shared: &(Mutex<State>, Condvar),
 ) {
+    let (state, changed) = shared;
+    let number = {
+        let mut guard = state.lock().unwrap();
+        guard.connections += 1;
+        guard.connections - 1
+    };
     let mut buffer = vec![0; 64 << 10];
     while let Ok(n @ 1..) = client.read(&mut buffer) {
-        let (state, changed) = shared;
         let mut guard = state.lock().unwrap();
         guard.held = guard.hold_requests;
         changed.notify_all();
-        drop(changed.wait_while(guard, |s| s.hold_requests).unwrap());
+        drop(
+            changed
+                .wait_while(guard, |s| s.hold_requests || number < s.hung_below)
+                .unwrap(),
+        );
         if server.write_all(&buffer[..n]).is_err() {
             break;
         }
