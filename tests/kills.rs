@@ -91,7 +91,10 @@ fn phases(rig: &Rig) -> Vec<Phase> {
             continue;
         }
         let files = published.get_or_insert_with(|| rig.published());
-        let parts: Vec<_> = files.iter().filter(|(_, part)| part.epoch == epoch).collect();
+        let parts: Vec<_> = files
+            .iter()
+            .filter(|(_, part)| part.epoch == epoch)
+            .collect();
         phases.push(match parts.first() {
             None => Phase::Claimed,
             Some((_, part)) if parts.len() < part.parts as usize => Phase::BetweenRenames,
@@ -100,7 +103,6 @@ fn phases(rig: &Rig) -> Vec<Phase> {
     }
     phases
 }
-
 
 /// xorshift: where the agent is frozen.
 fn random(state: &mut u64) -> u64 {
@@ -181,13 +183,19 @@ fn run(rig: &Rig) {
     rig.assert_audit_agrees();
     if is_long() {
         assert!(writer.rotations >= 20);
-        assert!(kills.values().all(|n| *n >= 5), "each phase at least five times: {kills:?}");
+        assert!(
+            kills.values().all(|n| *n >= 5),
+            "each phase at least five times: {kills:?}"
+        );
     }
 }
 
 #[test]
 fn kills_at_every_phase_into_a_local_directory_lose_and_double_nothing() {
-    run(&Rig::new(|dir| format!("file://{}/out", dir.display()), config));
+    run(&Rig::new(
+        |dir| format!("file://{}/out", dir.display()),
+        config,
+    ));
 }
 
 #[test]

@@ -28,7 +28,11 @@ fn random(state: &mut u64) -> u64 {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 fn drain(rig: &Rig) {
@@ -51,10 +55,15 @@ impl Client {
     fn connect(&mut self) {
         let start = Instant::now();
         while self.connection.is_none() {
-            assert!(start.elapsed() < Duration::from_secs(60), "the port does not answer");
+            assert!(
+                start.elapsed() < Duration::from_secs(60),
+                "the port does not answer"
+            );
             match TcpStream::connect(("127.0.0.1", self.port)) {
                 Ok(stream) => {
-                    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+                    stream
+                        .set_read_timeout(Some(Duration::from_secs(30)))
+                        .unwrap();
                     let reader = BufReader::new(stream.try_clone().unwrap());
                     self.connection = Some((stream, reader));
                 }
@@ -69,7 +78,9 @@ impl Client {
         let first = self.next;
         self.next += count;
         let text: String = (first..first + count).map(|n| line(n) + "\n").collect();
-        let Some((stream, reader)) = &mut self.connection else { return };
+        let Some((stream, reader)) = &mut self.connection else {
+            return;
+        };
         if stream.write_all(text.as_bytes()).is_err() {
             self.connection = None;
             return;
@@ -105,7 +116,12 @@ fn every_line_answered_ok_is_there_after_kills_and_no_line_twice() {
         )
     });
     let kills = if is_long() { 50 } else { 6 };
-    let mut client = Client { port, connection: None, next: 0, acknowledged: BTreeSet::new() };
+    let mut client = Client {
+        port,
+        connection: None,
+        next: 0,
+        acknowledged: BTreeSet::new(),
+    };
     let mut seed = 0x0c1e_0f0e_ba12_3457_u64;
     for _ in 0..kills {
         let mut agent = rig.agent();
@@ -204,7 +220,10 @@ fn a_sink_renamed_and_moved_between_kills_leaves_sealed_epochs_at_their_sealed_p
             break open.0;
         }
         agent.thaw();
-        assert!(start.elapsed() < Duration::from_secs(90), "no epoch was caught sealed");
+        assert!(
+            start.elapsed() < Duration::from_secs(90),
+            "no epoch was caught sealed"
+        );
     };
     agent.kill();
     let target = format!("{}{}", rig.store.uri(), rig.out);
@@ -214,10 +233,15 @@ fn a_sink_renamed_and_moved_between_kills_leaves_sealed_epochs_at_their_sealed_p
     drain(&rig);
     assert_eq!(compare(rig.lines(), writer.written()), (0, 0));
     let published = rig.published();
-    let sealed: Vec<_> = published.iter().filter(|(_, part)| part.epoch == epoch).collect();
+    let sealed: Vec<_> = published
+        .iter()
+        .filter(|(_, part)| part.epoch == epoch)
+        .collect();
     assert!(!sealed.is_empty());
     assert!(
-        sealed.iter().all(|(path, part)| path.contains("/old/") && part.label.ends_with("-k1")),
+        sealed
+            .iter()
+            .all(|(path, part)| path.contains("/old/") && part.label.ends_with("-k1")),
         "{sealed:?}"
     );
     assert!(published.iter().any(|(path, _)| path.contains("/new/")));

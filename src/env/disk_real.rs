@@ -73,7 +73,7 @@ impl DiskFile for RealFile {
 
     fn store_at(&self, offset: u64, pieces: &[&[u8]]) -> io::Result<()> {
         let total: u64 = pieces.iter().map(|p| p.len() as u64).sum();
-        if offset + total > self.len() {
+        if offset.checked_add(total).is_none_or(|end| end > self.len()) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "store past the end",
@@ -132,7 +132,7 @@ fn write_all_vectored(file: &File, offset: u64, pieces: &[&[u8]]) -> io::Result<
     for chunk in pieces.chunks(1024) {
         let slices: Vec<io::IoSlice<'_>> = chunk.iter().map(|p| io::IoSlice::new(p)).collect();
         let want: usize = chunk.iter().map(|p| p.len()).sum();
-        let mut done = rustix::io::pwritev(file, &slices, at)?;
+        let mut done = rustix::io::retry_on_intr(|| rustix::io::pwritev(file, &slices, at))?;
         if done < want {
             // A short write: the rest piece by piece.
             for piece in chunk {
@@ -159,25 +159,38 @@ impl DirLock for RealLock {}
 impl Disk for RealDisk {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         let dir = self.absolute(dir);
-        if dir.is_dir() {
+        // A directory that exists may have been made by a process that died before it synced the
+        // name, so names are synced on every path; that costs a few syncs per open.
+        let Some(parent) = dir.parent() else {
             return Ok(());
-        }
-        if let Some(parent) = dir.parent() {
+        };
+        if !dir.is_dir() {
             self.create_dir_all(parent)?;
             match DirBuilder::new().mode(0o700).create(&dir) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-                _ => self.sync_dir(parent)?,
+                // Somebody else was faster: a directory is fine, anything else is not.
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists || !dir.is_dir() => {
+                    return Err(e);
+                }
+                _ => {}
             }
         }
-        Ok(())
+        match self.sync_dir(parent) {
+            // An ancestor that we may pass but not open is not ours to sync.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            result => result,
+        }
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
         let mut entries = Vec::new();
         for entry in std::fs::read_dir(dir)? {
             let entry = entry?;
-            // Gone between the listing and the look: not there.
-            let Ok(meta) = entry.metadata() else { continue };
+            let meta = match entry.metadata() {
+                Ok(meta) => meta,
+                // Gone between the listing and the look. Any other error might hide a segment.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(e),
+            };
             let name = entry.file_name().to_string_lossy().into_owned();
             entries.push(DirEntry {
                 name,
@@ -217,6 +230,8 @@ impl Disk for RealDisk {
             WriteBackend::Pwrite => fill_buffered(&file, len),
             WriteBackend::Map => fill_direct(path, len).or_else(|_| {
                 fill_buffered(&file, len)?;
+                // Dirty pages would stay where they are.
+                file.sync_data()?;
                 rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).map_err(io::Error::from)
             }),
         };
@@ -331,4 +346,70 @@ fn fill_direct(path: &Path, len: u64) -> io::Result<()> {
         at += piece as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_in_the_place_of_a_directory_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("taken");
+        std::fs::write(&path, b"").unwrap();
+        assert!(RealDisk.create_dir_all(&path).is_err());
+        assert!(RealDisk.create_dir_all(&path.join("below")).is_err());
+        RealDisk.create_dir_all(&dir.path().join("a/b/c")).unwrap();
+        assert!(dir.path().join("a/b/c").is_dir());
+    }
+
+    #[test]
+    fn a_read_only_file_refuses_stores_with_either_backend() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        RealDisk
+            .create_zeroed(&path, 8192, WriteBackend::Pwrite)
+            .unwrap();
+        for backend in [WriteBackend::Pwrite, WriteBackend::Map] {
+            let file = RealDisk.open(&path, false, backend).unwrap();
+            assert!(file.store_at(0, &[b"x"]).is_err(), "{backend:?}");
+        }
+    }
+
+    #[test]
+    fn stores_of_many_pieces_are_read_back_by_pread_and_through_the_map() {
+        let dir = tempfile::tempdir().unwrap();
+        for backend in [WriteBackend::Pwrite, WriteBackend::Map] {
+            let path = dir.path().join(format!("{backend:?}"));
+            let file = RealDisk.create_zeroed(&path, 1 << 20, backend).unwrap();
+            let pieces: Vec<Vec<u8>> = (0..3000_u32).map(|n| n.to_le_bytes().to_vec()).collect();
+            let slices: Vec<&[u8]> = pieces.iter().map(Vec::as_slice).collect();
+            file.store_at(4096, &slices).unwrap();
+            file.sync().unwrap();
+            file.map(0).unwrap();
+            let mut read = vec![0; 12_000];
+            file.read_at(4096, &mut read).unwrap();
+            assert_eq!(read, pieces.concat());
+            assert_eq!(file.slice(4096, 12_000).unwrap(), read);
+            assert!(
+                file.store_at((1 << 20) - 1, &[b"xy"]).is_err(),
+                "never lengthens"
+            );
+        }
+    }
+
+    #[test]
+    fn a_lock_is_held_against_this_process_too_and_a_rename_replaces_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = RealDisk.lock(dir.path(), "lock").unwrap();
+        let second = RealDisk.lock(dir.path(), "lock").unwrap_err();
+        assert_eq!(second.kind(), io::ErrorKind::WouldBlock);
+        drop(lock);
+        RealDisk.lock(dir.path(), "lock").unwrap();
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("a"), b"a").unwrap();
+        std::fs::write(path("b"), b"b").unwrap();
+        assert!(RealDisk.rename(&path("a"), &path("b")).is_err());
+        assert_eq!(std::fs::read(path("b")).unwrap(), b"b");
+    }
 }

@@ -21,6 +21,7 @@ use memmap2::{Advice, MmapOptions, MmapRaw};
 pub struct Region {
     memory: Memory,
     len: usize,
+    writable: bool,
 }
 
 #[derive(Debug)]
@@ -57,6 +58,7 @@ impl Region {
         Ok(Self {
             memory: Memory::Map(map),
             len,
+            writable,
         })
     }
 
@@ -66,6 +68,7 @@ impl Region {
         Self {
             memory: Memory::Heap(Box::into_raw(boxed)),
             len,
+            writable: true,
         }
     }
 
@@ -89,9 +92,12 @@ impl Region {
     /// Copies `bytes` to `offset`. The region must be writable and no slice may cover the range.
     pub fn store(&self, offset: usize, bytes: &[u8]) -> io::Result<()> {
         self.check(offset, bytes.len())?;
+        if !self.writable {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         // SAFETY: `check` keeps offset inside the region.
         let target = unsafe { self.pointer().add(offset) };
-        // SAFETY: source and target are valid for the length (`check`), and do not overlap: the
+        // SAFETY: source and target are valid for the length (`check`, `writable`), do not overlap: the
         // source is a Rust slice, the target memory that no Rust reference covers (contract).
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
         Ok(())

@@ -3,7 +3,10 @@
 //! Include it with `#[path = "support/rig.rs"] mod rig;`, beside `workload`.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
-#![allow(clippy::unwrap_used, reason = "a failed step of the harness fails its test")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed step of the harness fails its test"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,12 +37,24 @@ impl Rig {
         let dir = tempfile::tempdir().unwrap();
         let target = target(dir.path());
         let at = target.find("://").unwrap() + 3;
-        let out = target[at..].find('/').map(|slash| target[at + slash..].to_owned()).unwrap();
+        let out = target[at..]
+            .find('/')
+            .map(|slash| target[at + slash..].to_owned())
+            .unwrap();
         let store = open_store(&target, None, HdfsOptions::default()).unwrap();
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.worker_threads(1).enable_all().build().unwrap();
-        fs::write(dir.path().join("a1.properties"), config(dir.path(), &target)).unwrap();
-        Self { dir, store, out, runtime }
+        fs::write(
+            dir.path().join("a1.properties"),
+            config(dir.path(), &target),
+        )
+        .unwrap();
+        Self {
+            dir,
+            store,
+            out,
+            runtime,
+        }
     }
 
     pub(crate) fn agent(&self) -> Agent {
@@ -93,17 +108,27 @@ impl Rig {
 
     /// Only the owner file and empty tombstones stay under `_staging`.
     pub(crate) fn assert_nothing_left(&self) {
-        let staged: Vec<String> =
-            self.files().into_iter().filter(|path| path.contains("/_staging/")).collect();
+        let staged: Vec<String> = self
+            .files()
+            .into_iter()
+            .filter(|path| path.contains("/_staging/"))
+            .collect();
         let is_owner = |p: &&String| p.rsplit('/').next().unwrap().starts_with("owner.");
-        assert_eq!(staged.iter().filter(is_owner).count(), staged.len(), "left over: {staged:?}");
+        assert_eq!(
+            staged.iter().filter(is_owner).count(),
+            staged.len(),
+            "left over: {staged:?}"
+        );
     }
 
     /// `forebay audit` on the target finds nothing missing and nothing double.
     pub(crate) fn assert_audit_agrees(&self) {
         let target = format!("{}{}", self.store.uri(), self.out);
         let binary = env!("CARGO_BIN_EXE_forebay");
-        let output = std::process::Command::new(binary).args(["audit", &target]).output().unwrap();
+        let output = std::process::Command::new(binary)
+            .args(["audit", &target])
+            .output()
+            .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{text}{errors}");

@@ -4,7 +4,10 @@
 //! Include it with `#[path = "support/workload.rs"] mod workload;`.
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
-#![allow(clippy::unwrap_used, reason = "a failed step of the harness fails its test")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed step of the harness fails its test"
+)]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -21,7 +24,10 @@ pub(crate) fn is_long() -> bool {
 }
 
 pub(crate) fn pause(time: Duration) {
-    #[allow(clippy::disallowed_methods, reason = "the agent is a process of its own")]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the agent is a process of its own"
+    )]
     std::thread::sleep(time);
 }
 
@@ -39,7 +45,14 @@ impl LineWriter {
     pub(crate) fn new(dir: &Path, per_file: u64) -> Self {
         fs::create_dir_all(dir).unwrap();
         let file = File::create(dir.join("app.log")).unwrap();
-        Self { dir: dir.to_owned(), file, next: 0, in_file: 0, per_file, rotations: 0 }
+        Self {
+            dir: dir.to_owned(),
+            file,
+            next: 0,
+            in_file: 0,
+            per_file,
+            rotations: 0,
+        }
     }
 
     pub(crate) fn write(&mut self, count: u64) {
@@ -98,10 +111,16 @@ impl Agent {
     }
 
     pub(crate) fn start_with(dir: &Path, config: &Path, more: &[&str]) -> Self {
-        let binary = std::env::var_os("FOREBAY_BIN")
-            .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_forebay")), PathBuf::from);
+        let binary = std::env::var_os("FOREBAY_BIN").map_or_else(
+            || PathBuf::from(env!("CARGO_BIN_EXE_forebay")),
+            PathBuf::from,
+        );
         let log = dir.join("agent.log");
-        let stderr = File::options().create(true).append(true).open(&log).unwrap();
+        let stderr = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
         let child = Command::new(binary)
             .args(["agent", "-n", "a1", "-f"])
             .arg(config)
@@ -191,6 +210,9 @@ pub(crate) fn compare(lines: impl IntoIterator<Item = u64>, written: u64) -> (u6
     }
     let missing = (0..written).filter(|n| !seen.contains_key(n)).count() as u64;
     let double = seen.values().filter(|n| **n > 1).count() as u64;
-    assert!(seen.keys().all(|n| *n < written), "a line that was never written");
+    assert!(
+        seen.keys().all(|n| *n < written),
+        "a line that was never written"
+    );
     (missing, double)
 }
