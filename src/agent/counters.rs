@@ -190,8 +190,8 @@ pub const CHANNEL_TABLE: &[ChannelRow] = &[
         "ChannelSize",
         "size",
         true,
-        "Events that are waiting or in an open take.",
-        |s| s.waiting.saturating_add(s.leased),
+        "Events that no sink has taken.",
+        |s| s.waiting,
     ),
     channel_row(
         "ChannelCapacity",
@@ -293,9 +293,8 @@ pub fn fill_percentage(status: &ChannelStatus) -> f64 {
     if status.capacity == 0 {
         return 0.0;
     }
-    let size = status.waiting.saturating_add(status.leased);
     // Exact below 2^53 events, far beyond any capacity.
-    let (size, capacity) = (precise(size), precise(status.capacity));
+    let (size, capacity) = (precise(status.waiting), precise(status.capacity));
     size / capacity * 100.0
 }
 
@@ -342,7 +341,7 @@ mod tests {
     #[test]
     fn fill_is_a_percentage_of_the_capacity() {
         let status = ChannelStatus {
-            waiting: 1,
+            waiting: 2,
             leased: 1,
             capacity: 8,
             ..ChannelStatus::default()

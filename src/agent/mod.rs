@@ -170,7 +170,13 @@ async fn serve_on(prepared: Prepared, err: &mut dyn Write) -> u8 {
         clock: Arc::clone(&clock),
         hadoop: prepared.hadoop_conf,
     };
-    let wired = wiring::wire(&prepared.config, &place);
+    let wired = match wiring::wire(&prepared.config, &place) {
+        Ok(wired) => wired,
+        Err(reason) => {
+            tell(err, &format!("error: {reason}"));
+            return exit::USAGE;
+        }
+    };
     let registry = Arc::new(wired.registry);
     let (monitoring_stop, shutdown) = Shutdown::new();
     let monitoring = prepared

@@ -21,8 +21,16 @@ const LIST_WITHIN: Duration = Duration::from_secs(10);
 pub(super) struct Published {
     /// Name of the channel.
     pub(super) channel: String,
-    /// Base of the sink, `file:///..`, `hdfs://..` or a plain path.
-    pub(super) base: String,
+    /// A directory below which files are published or named, `file:///..` or `hdfs://..`.
+    pub(super) dir: String,
+}
+
+impl Published {
+    fn is_inside(&self, outer: &Self) -> bool {
+        let inside = self.dir.strip_prefix(&outer.dir);
+        self.channel == outer.channel
+            && inside.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
 }
 
 /// What the closing report looks at.
@@ -38,8 +46,11 @@ impl Report {
     /// itself. What is missing does not count: a reader may have moved files away.
     pub(super) async fn print(&self, err: &mut dyn Write) -> bool {
         let mut targets = self.targets.clone();
-        targets.sort_by(|a, b| (&a.channel, &a.base).cmp(&(&b.channel, &b.base)));
+        targets.sort_by(|a, b| (&a.channel, &a.dir).cmp(&(&b.channel, &b.dir)));
         targets.dedup();
+        // What lies inside another directory is listed with it.
+        let all = targets.clone();
+        targets.retain(|one| !all.iter().any(|other| other != one && one.is_inside(other)));
         let mut sound = true;
         for group in targets.chunk_by(|a, b| a.channel == b.channel) {
             let listed = tokio::time::timeout(LIST_WITHIN, self.list(group)).await;
@@ -53,13 +64,13 @@ impl Report {
                 Ok(Err(error)) => format!("not audited: {error}"),
                 Err(_) => format!("not audited: no listing within {LIST_WITHIN:?}"),
             };
-            let bases: Vec<&str> = group.iter().map(|target| target.base.as_str()).collect();
+            let dirs: Vec<&str> = group.iter().map(|target| target.dir.as_str()).collect();
             // Nobody is left to tell when stderr is gone.
             drop(writeln!(
                 err,
                 "channel {}: {}: {line}",
                 group[0].channel,
-                bases.join(", ")
+                dirs.join(", ")
             ));
         }
         sound
@@ -68,9 +79,9 @@ impl Report {
     async fn list(&self, targets: &[Published]) -> Result<Vec<PartName>, StoreError> {
         let mut names = Vec::new();
         for target in targets {
-            let (_, path) = split_target(&target.base)?;
+            let (_, path) = split_target(&target.dir)?;
             let options = HdfsOptions::default();
-            let store = open_store(&target.base, self.hadoop.clone(), options)?;
+            let store = open_store(&target.dir, self.hadoop.clone(), options)?;
             names.extend(collect_names(store.as_ref() as &dyn FileStore, &path).await?);
         }
         Ok(names)
@@ -145,7 +156,7 @@ mod tests {
         let base = format!("file://{}", dir.path().display());
         let target = Published {
             channel: "c1".to_owned(),
-            base,
+            dir: base,
         };
         let report = Report {
             targets: vec![target],

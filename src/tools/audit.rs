@@ -5,7 +5,7 @@
 //!
 //! *Algorithm*: all names of a channel are sorted by epoch. Each epoch's parts must be 1 to n,
 //! each once, and their counts must add up to the epoch's range; the ranges of all epochs must
-//! tile the sequence numbers from 1 on. Rejected events, and runs lost to damage, are parts too
+//! tile the sequence numbers from the channel's first one on. Rejected events, and runs lost to damage, are parts too
 //! and count.
 
 use std::collections::BTreeMap;
@@ -222,7 +222,7 @@ pub fn audit(names: impl IntoIterator<Item = PartName>) -> Vec<ChannelAudit> {
     judged.collect()
 }
 
-/// Gaps and overlaps between the ranges of epochs; sequence numbers begin at 1.
+/// Gaps and overlaps between the ranges of epochs.
 fn tiling(epochs: &BTreeMap<u64, EpochNames>) -> Vec<Finding> {
     let mut ranges: Vec<(SeqRange, u64)> = epochs
         .iter()
@@ -230,7 +230,16 @@ fn tiling(epochs: &BTreeMap<u64, EpochNames>) -> Vec<Finding> {
         .collect();
     ranges.sort();
     let mut findings = Vec::new();
-    let (mut expected, mut before) = (Seq(1), 0);
+    // A memory channel counts from 0.
+    let begin = if ranges
+        .first()
+        .is_some_and(|(range, _)| range.first == Seq(0))
+    {
+        0
+    } else {
+        1
+    };
+    let (mut expected, mut before) = (Seq(begin), 0);
     for (range, number) in ranges {
         if range.first > expected {
             findings.push(Finding::Gap {

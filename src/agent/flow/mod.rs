@@ -31,6 +31,10 @@ use crate::source::{Shutdown, Trigger};
 
 /// How often a running channel is asked whether it has failed or run dry.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
+/// How long the sinks of a durable channel may go on taking once the sources have stopped.
+const CATCH_UP_FOR: Duration = Duration::from_secs(2);
+/// How often they are looked at meanwhile.
+const TAKEN_EVERY: Duration = Duration::from_millis(10);
 /// How long the components of a failed channel may take to notice.
 const JOIN_FAILED_WITHIN: Duration = Duration::from_secs(20);
 
@@ -299,12 +303,14 @@ impl Flow {
         let in_order = async {
             running.join(Tier::Source).await;
             tracing::info!(channel = %name, "sources have stopped");
-            // What is only in memory would be lost with the process.
-            if orders.until_drained || !self.durable {
-                while channel.status().waiting > 0 && channel.status().poisoned.is_none() {
-                    tokio::time::sleep(WATCH_EVERY).await;
-                }
-            }
+            // What is only in memory would be lost with the process. What a log holds is safe, but
+            // lines that have just been acknowledged belong to the files that are sealed now.
+            let limit = match orders.until_drained || !self.durable {
+                true => Duration::MAX,
+                false => CATCH_UP_FOR,
+            };
+            // Past the limit the rest stays in the log.
+            drop(tokio::time::timeout(limit, all_taken(channel)).await);
             running.join(Tier::Sink).await;
             running.join(Tier::Resolver).await;
         };
@@ -343,6 +349,17 @@ impl Flow {
             tracing::warn!(channel = %self.entry.name, %reason, "channel did not close well");
         }
         failed
+    }
+}
+
+/// Waits until no event waits for a sink, or the channel has failed.
+async fn all_taken(channel: &Arc<dyn Channel>) {
+    loop {
+        let status = channel.status();
+        if status.waiting == 0 || status.poisoned.is_some() {
+            return;
+        }
+        tokio::time::sleep(TAKEN_EVERY).await;
     }
 }
 

@@ -476,7 +476,7 @@ impl Core {
         let table = self.table();
         ChannelStatus {
             waiting: counts.waiting,
-            leased: counts.leased,
+            leased: counts.leased + counts.staged + counts.acking,
             sealed_unpublished: counts.sealed,
             corrupt: counts.lost,
             refused: self.stats.refused.load(Ordering::Relaxed),

@@ -210,7 +210,7 @@ impl Session {
     ///
     /// # Errors
     /// The base refuses this log; see [`PublishFailure::is_final`].
-    pub(super) async fn ready(&self, uri: &str, base: &str) -> Result<(), PublishFailure> {
+    pub async fn ready(&self, uri: &str, base: &str) -> Result<(), PublishFailure> {
         let mut state = loop {
             let changed = self.changed.notified();
             let key = (uri.to_owned(), base.to_owned());

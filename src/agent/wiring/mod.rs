@@ -6,6 +6,8 @@
 //! *Invariant*: nothing is opened here. Whatever can fail at start fails inside a flow, where it
 //! is reported and retried.
 
+mod sinks;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,14 +18,19 @@ use super::report::Report;
 use super::supervisor::{ComponentSpec, Failure, RunContext, Tier};
 use crate::channel::Channel;
 use crate::channel::file::{FileChannel, FileChannelOptions, OpenError, SyncMode};
+use crate::channel::memory::{MemoryChannel, MemoryOptions};
 use crate::cli::exit;
 use crate::config::AgentConfig;
 use crate::config::options::{
-    self, ChannelConfig, ChannelKind, FileChannelConfig, SourceConfig, SourceKind,
+    self, ChannelConfig, ChannelKind, FileChannelConfig, MemoryChannelConfig, SourceConfig,
+    SourceKind,
 };
 use crate::env::clock::Clock;
 use crate::env::disk::{Disk, WriteBackend};
 use crate::env::disk_real::RealDisk;
+use crate::sink::staged::resolver::Publisher;
+use crate::sink::staged::startup::PublishFailure;
+use crate::sink::staged::store::FileStore;
 use crate::source::netcat::{Netcat, NetcatOptions};
 use crate::source::taildir::{Taildir, TaildirOptions};
 use crate::source::{Source, SourceContext, SourceError};
@@ -44,35 +51,83 @@ pub(super) struct Wired {
 }
 
 /// One flow for each channel, with its sinks and sources.
-pub(super) fn wire(config: &AgentConfig, place: &Surroundings) -> Wired {
+///
+/// # Errors
+/// A configuration that looks right key by key but cannot be used, with its place.
+pub(super) fn wire(config: &AgentConfig, place: &Surroundings) -> Result<Wired, String> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let mut wired = Wired {
         registry: Registry::default(),
         flows: Vec::new(),
-        report: Report::default(),
+        report: Report {
+            targets: Vec::new(),
+            hadoop: place.hadoop.clone(),
+        },
     };
     for channel in &config.channels {
         let mut flow = flow(channel, &disk, &place.clock);
         wired.registry.channels.push(Arc::clone(&flow.entry));
+        let configs: Vec<_> = config
+            .sinks
+            .iter()
+            .filter(|sink| sink.channel == channel.name)
+            .collect();
+        let sinks = sinks::make(&channel.name, &configs, place)?;
+        let verdict = Verdict {
+            publisher: sinks.publisher,
+            targets: sinks.targets,
+        };
+        for spec in sinks.specs {
+            if spec.tier == Tier::Sink {
+                wired.registry.sinks.push(Arc::clone(&spec.entry));
+            }
+            flow.components.push(Arc::new(spec));
+        }
+        wired.report.targets.extend(sinks.published);
         for source in config
             .sources
             .iter()
             .filter(|source| source.channel == channel.name)
         {
-            let spec = source_spec(source);
+            let spec = source_spec(source, &verdict);
             wired.registry.sources.push(Arc::clone(&spec.entry));
             flow.components.push(Arc::new(spec));
         }
-        for sink in config
-            .sinks
-            .iter()
-            .filter(|sink| sink.channel == channel.name)
-        {
-            tracing::warn!("sink {} is not started: this build has no sinks", sink.name);
-        }
         wired.flows.push(flow);
     }
-    wired
+    Ok(wired)
+}
+
+/// What the stores say about a log whose directory is not the one of its last incarnation.
+#[derive(Clone)]
+struct Verdict {
+    publisher: Arc<Publisher>,
+    targets: Vec<(Arc<dyn FileStore>, String)>,
+}
+
+impl Verdict {
+    /// Returns at once for a log that lies where it always lay. Otherwise every store must say
+    /// that no other copy of the log has taken over, before anything new is acknowledged.
+    async fn wait(&self, channel: &Arc<dyn Channel>) -> Result<(), Failure> {
+        if !channel.journal().directory_changed() {
+            return Ok(());
+        }
+        tracing::warn!(
+            channel = channel.name(),
+            "the log's directory has been moved, copied or restored: sources wait for the stores"
+        );
+        let Some(session) = self.publisher.session(channel).await else {
+            return Err(Failure::Retry("the publisher has not started".to_owned()));
+        };
+        for (store, base) in &self.targets {
+            match session.ready(store.uri(), base).await {
+                // Damage halts publishing; sources go on.
+                Ok(()) | Err(PublishFailure::Damage { .. }) => {}
+                Err(failure) => return Err(sinks::publish_failure(failure)),
+            }
+        }
+        Ok(())
+    }
 }
 
 fn flow(config: &ChannelConfig, disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>) -> Flow {
@@ -90,15 +145,13 @@ fn flow(config: &ChannelConfig, disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>) ->
                 Box::pin(open_file_channel(name, options, disk, clock))
             })
         }
-        ChannelKind::Memory(_) => Box::new(|| {
-            let reason = "this build has no memory channel".to_owned();
-            Box::pin(async {
-                Err(Failure::Fatal {
-                    exit: exit::USAGE,
-                    reason,
-                })
+        ChannelKind::Memory(memory) => {
+            let (name, options) = (config.name.clone(), memory_options(memory, clock));
+            Box::new(move || {
+                let opened = MemoryChannel::open(name.clone(), options.clone());
+                Box::pin(async move { opened.map_err(Failure::from) })
             })
-        }),
+        }
     };
     Flow {
         entry: ChannelEntry::new(&config.name, kind),
@@ -163,10 +216,22 @@ fn file_channel_options(config: &FileChannelConfig) -> FileChannelOptions {
     }
 }
 
+fn memory_options(config: &MemoryChannelConfig, clock: &Arc<dyn Clock>) -> MemoryOptions {
+    MemoryOptions {
+        capacity: config.capacity,
+        transaction_capacity: config.transaction_capacity,
+        keep_alive: config.keep_alive,
+        // The share for headers has been taken off already.
+        byte_capacity: Some(config.body_bytes_max.unwrap_or(u64::MAX)),
+        byte_capacity_buffer_percentage: 0,
+        clock: Arc::clone(clock),
+    }
+}
+
 /// A source that can be run, or why its configuration cannot be used after all.
 type MadeSource = Result<Arc<dyn Source>, SourceError>;
 
-fn source_spec(config: &SourceConfig) -> ComponentSpec {
+fn source_spec(config: &SourceConfig, verdict: &Verdict) -> ComponentSpec {
     let (kind, made): (_, MadeSource) = match &config.kind {
         SourceKind::Taildir(taildir) => {
             let options = TaildirOptions::from_config(taildir);
@@ -192,15 +257,23 @@ fn source_spec(config: &SourceConfig) -> ComponentSpec {
         });
     let name = config.name.clone();
     let made = made.map_err(source_failure);
+    let verdict = verdict.clone();
     let start = move |context: RunContext| {
-        let made = made.clone();
+        let (made, verdict) = (made.clone(), verdict.clone());
         let context = SourceContext {
             name: name.clone(),
             channel: context.channel,
             counters: Arc::clone(&counters),
             shutdown: context.shutdown,
         };
-        Box::pin(async move { made?.run(context).await.map_err(source_failure) }) as _
+        Box::pin(async move {
+            let made = made?;
+            tokio::select! {
+                verdict = verdict.wait(&context.channel) => verdict?,
+                () = context.shutdown.wait() => return Ok(()),
+            }
+            made.run(context).await.map_err(source_failure)
+        }) as _
     };
     ComponentSpec {
         entry,
