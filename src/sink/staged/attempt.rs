@@ -307,14 +307,22 @@ impl Attempt {
     async fn try_probe(&mut self, dir: &str) -> Result<(), AttemptError> {
         self.store.mkdirs(dir, true).await?;
         self.probes += 1;
-        let name = format!("probe-{}-{}", self.identity, self.probes);
+        let name = probe_name(&self.identity, self.probes);
         let from = format!("{}/{name}", self.dir);
         let writer = self.store.create(&from).await.map_err(in_staging)?;
         writer.close().await?;
+        // Says where to look for the probe if we do not live to remove it.
+        let mark = probe_mark(self.probes, dir).map(|mark| format!("{}/{mark}", self.dir));
+        if let Some(mark) = &mark {
+            self.store.mkdirs(mark, false).await.map_err(in_staging)?;
+        }
         let to = format!("{dir}/_{name}");
         self.stray.push(to.clone());
         self.store.rename(&from, &to).await?;
         self.store.delete(&to, false).await?;
+        if let Some(mark) = &mark {
+            self.store.delete(mark, false).await?;
+        }
         self.stray.pop();
         Ok(())
     }
@@ -479,6 +487,29 @@ impl Part {
         self.crc.update(bytes);
         self.length += u64::try_from(bytes.len()).unwrap_or(0);
     }
+}
+
+fn probe_name(identity: &str, number: u32) -> String {
+    format!("probe-{identity}-{number}")
+}
+
+/// Name of the mark that says into which directory a probe goes; `None` where it is too long.
+fn probe_mark(number: u32, dir: &str) -> Option<String> {
+    let encoded = dir.replace('%', "%25").replace('/', "%2F");
+    let mark = format!("probed-{number}-{encoded}");
+    (mark.len() <= MAX_NAME).then_some(mark)
+}
+
+/// The probe that an attempt directory `i<inc>/a<attempt>-<nonce>` with this mark may have left.
+pub(super) fn left_probe(incarnation: u32, attempt: &str, mark: &str) -> Option<String> {
+    let (number, nonce) = attempt.strip_prefix('a')?.split_once('-')?;
+    let (probe, dir) = mark.strip_prefix("probed-")?.split_once('-')?;
+    let dir = dir.replace("%2F", "/").replace("%25", "%");
+    let identity = format!("i{incarnation}-{nonce}-a{number}");
+    Some(format!(
+        "{dir}/_{}",
+        probe_name(&identity, probe.parse().ok()?)
+    ))
 }
 
 /// Directory and name front of an event.

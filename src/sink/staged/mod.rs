@@ -18,3 +18,7 @@ pub mod store_local;
 pub mod store_open;
 #[cfg(any(test, feature = "simulation"))]
 pub mod store_sim;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,8 @@ use super::store::{FileStore, StoreError};
 pub const MAX_OPEN_EPOCHS: usize = 1_000;
 /// Tombstones kept in each base.
 pub const KEPT_TOMBSTONES: usize = 64;
+/// How long a stop waits for a start-up that has nothing to publish.
+const START_GRACE: Duration = Duration::from_secs(2);
 /// Calls under way at once, over all epochs of a channel.
 const CALLS_AT_ONCE: usize = 16;
 
@@ -583,7 +585,13 @@ impl Publisher {
         let mut damage = None;
         let mut running = 0_usize;
         loop {
-            let idle = running == 0 && (starting == 0 || session.open_epochs().is_empty());
+            let idle = running == 0 && starting == 0;
+            // With nothing to publish a store that does not answer holds up the stop no longer.
+            let may_leave = running == 0 && session.open_epochs().is_empty();
+            let patience = async {
+                shutdown.wait().await;
+                tokio::time::sleep(START_GRACE).await;
+            };
             tokio::select! {
                 biased;
                 Some(record) = arrivals.recv() => {
@@ -620,6 +628,7 @@ impl Publisher {
                     }
                 },
                 () = shutdown.wait(), if idle || damage.is_some() => break,
+                () = patience, if may_leave => break,
             }
         }
         session.clean_up().await;

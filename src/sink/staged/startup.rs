@@ -15,6 +15,7 @@ use crate::channel::ChannelError;
 use crate::channel::journal::{EpochJournal, Incarnation};
 use crate::event::Seq;
 
+use super::attempt::left_probe;
 use super::store::{FileInfo, FileStore, StoreError};
 
 /// Why a channel must not publish into a base.
@@ -245,7 +246,22 @@ pub async fn fence(place: Place<'_>, incarnations: &[u32]) -> Result<(), Publish
     let own = place.journal.incarnation().number;
     for number in incarnations.iter().filter(|n| **n < own) {
         let dir = format!("{}/i{number}", place.root);
+        remove_probes(place.store, *number, &dir).await?;
         delete_surely(place.store, &dir).await?;
+    }
+    Ok(())
+}
+
+/// Removes the empty files that attempts have left in target directories when they were stopped
+/// in the middle of a probe.
+async fn remove_probes(store: &dyn FileStore, number: u32, dir: &str) -> Result<(), StoreError> {
+    for attempt in store.list(dir).await? {
+        for mark in store.list(&attempt.path).await? {
+            let probe = left_probe(number, file_name(&attempt), file_name(&mark));
+            if let Some(probe) = probe {
+                store.delete(&probe, false).await?;
+            }
+        }
     }
     Ok(())
 }
