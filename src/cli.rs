@@ -78,8 +78,16 @@ fn dispatch(command: Command, out: &mut impl Write, err: &mut impl Write) -> u8 
         Command::Status(args) => crate::agent::status_command::run(&args, out, err),
         Command::Wal(args) => wal(&args.command, out, err),
         Command::Audit(args) => crate::tools::audit_command::run(&args, out, err),
-        Command::Resolve(_) => absent("resolve", err),
+        Command::Resolve(args) => resolve(&args, out, err),
     }
+}
+
+fn resolve(args: &ResolveArgs, out: &mut impl Write, err: &mut impl Write) -> u8 {
+    let done = match args.decision() {
+        Ok(decision) => crate::tools::resolve::run(decision, &args.dirs, out, err),
+        Err(why) => writeln!(err, "error: {why}; see forebay resolve --help").map(|()| exit::USAGE),
+    };
+    done.unwrap_or(exit::FAILED)
 }
 
 fn wal(command: &WalCommand, out: &mut impl Write, err: &mut impl Write) -> u8 {

@@ -347,6 +347,7 @@ const RESOLVE_EXAMPLES: &str = "\
 Examples:
   forebay resolve 17 --done data/c1      its files are where they belong: acknowledge it
   forebay resolve 17 --again data/c1     publish it once more
+  forebay resolve damage data/c1         go on although damage may hide a decision
 
 The facts about the epoch are printed first; the agent must not run.";
 
@@ -354,16 +355,53 @@ The facts about the epoch are printed first; the agent must not run.";
 #[derive(Debug, Args)]
 #[command(after_help = RESOLVE_EXAMPLES)]
 pub struct ResolveArgs {
-    /// Number of the epoch
+    /// Number of the epoch, or `damage`
     #[arg(value_name = "EPOCH")]
-    pub epoch: u64,
+    pub what: Subject,
     /// Its files are published: acknowledge the range
-    #[arg(long, conflicts_with = "again", required_unless_present = "again")]
+    #[arg(long, conflicts_with = "again")]
     pub done: bool,
     /// Publish it again
     #[arg(long)]
     pub again: bool,
-    /// A data directory of the channel
-    #[arg(value_name = "DIR")]
-    pub dir: PathBuf,
+    /// All data directories of the channel, in the order of dataDirs
+    #[arg(value_name = "DIR", required = true)]
+    pub dirs: Vec<PathBuf>,
+}
+
+/// What `forebay resolve` decides on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A halted epoch.
+    Epoch(u64),
+    /// Damage that may hide a decision.
+    Damage,
+}
+
+impl std::str::FromStr for Subject {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "damage" => Ok(Self::Damage),
+            number => number
+                .parse()
+                .map(Self::Epoch)
+                .map_err(|_| "give the number of an epoch, or the word damage".to_owned()),
+        }
+    }
+}
+
+impl ResolveArgs {
+    /// What was decided, or why the words do not say it.
+    pub fn decision(&self) -> Result<crate::tools::resolve::Decision, &'static str> {
+        use crate::tools::resolve::Decision;
+        match (self.what, self.done, self.again) {
+            (Subject::Epoch(epoch), true, false) => Ok(Decision::Done(epoch)),
+            (Subject::Epoch(epoch), false, true) => Ok(Decision::Again(epoch)),
+            (Subject::Epoch(_), ..) => Err("say --done or --again"),
+            (Subject::Damage, false, false) => Ok(Decision::AcceptDamage),
+            (Subject::Damage, ..) => Err("damage takes neither --done nor --again"),
+        }
+    }
 }

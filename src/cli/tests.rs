@@ -101,12 +101,10 @@ fn what_is_missing_or_wrong_is_named() {
             .unwrap_err()
             .contains("with a key")
     );
-    assert!(
-        parse("forebay resolve 17 data")
-            .unwrap_err()
-            .contains("--done")
-    );
+    let Ok(Command::Resolve(undecided)) = parse("forebay resolve 17 data") else { panic!() };
+    assert!(undecided.decision().unwrap_err().contains("--done"));
     assert!(parse("forebay resolve 17 --done --again data").is_err());
+    assert!(parse("forebay resolve seventeen --done data").is_err());
     assert!(parse("forebay wal verify").unwrap_err().contains("<DIR>"));
 }
 
@@ -124,7 +122,8 @@ fn the_tools_are_parsed() {
     let Ok(Command::Resolve(args)) = parse("forebay resolve 17 --again d") else {
         panic!()
     };
-    assert_eq!((args.epoch, args.again, args.done), (17, true, false));
+    let again = crate::tools::resolve::Decision::Again(17);
+    assert_eq!(args.decision(), Ok(again));
 }
 
 #[test]

@@ -185,7 +185,7 @@ impl SimDisk {
         world.cut_at = Some(world.operations + count);
     }
 
-    /// The next `count` syncs fail as a kernel fails them: once, and the pages count as clean.
+    /// The next `count` syncs of files named `segment-*` fail as a kernel fails them: once, and the pages count as clean.
     pub fn fail_syncs(&self, count: u32) {
         self.world().fail_syncs = count;
     }
@@ -310,8 +310,11 @@ impl DiskFile for SimFile {
         let mut world = self.disk.world();
         world.step()?;
         world.syncs += 1;
-        let fails = world.fail_syncs > 0;
-        world.fail_syncs = world.fail_syncs.saturating_sub(1);
+        // Only segments of the log: the preparer's own syncs would take the failure away.
+        let is_segment = |path: &Path| path.to_string_lossy().contains("segment-");
+        let named = world.names.iter().any(|(path, n)| *n == self.node && is_segment(path));
+        let fails = named && world.fail_syncs > 0;
+        world.fail_syncs -= u32::from(fails);
         let node = &mut world.nodes[self.node];
         let dirty = std::mem::take(&mut node.dirty);
         if fails {

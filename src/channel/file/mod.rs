@@ -226,6 +226,29 @@ impl Drop for FileChannel {
 }
 
 impl FileChannel {
+    /// Forgets that damage may hide control records, durably: a person has looked at the store.
+    ///
+    /// # Errors
+    /// The log has failed; nothing is forgotten.
+    pub fn accept_damage(&self) -> Result<(), ChannelError> {
+        let core = &self.core;
+        let deadline = Instant::now() + core.options.keep_alive;
+        loop {
+            core.check_alive()?;
+            let mut writer = core.writer();
+            core.state().control_lost = false;
+            match core.roll(&mut writer) {
+                Ok(true) => return Ok(()),
+                Ok(false) => drop(writer),
+                Err(error) => core.poison(&error.to_string()),
+            }
+            if Instant::now() >= deadline {
+                return Err(core.full());
+            }
+            drop(core.spares.wait(core.spares.lock(), Duration::from_millis(50)));
+        }
+    }
+
     /// Stops the threads; with `seal`, writes the seal first.
     fn shut_down(&self, seal: bool) -> Option<std::io::Error> {
         let threads = std::mem::take(&mut *unpoisoned(&self.threads));
