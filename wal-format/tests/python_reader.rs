@@ -1,6 +1,8 @@
 //! A second reader, in another language and written from the specification alone, must find in a
 //! segment what was written: the specification says enough, and says the truth.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::fmt::Write as _;
 use std::process::Command;
 
@@ -64,6 +66,10 @@ fn routes() -> Routes {
 const ROUTES: &str = r#"{"batch": 3, "fingerprint": 4, "routes": [{"first_index": 1, "count": 2, "channels": ["c1", "c2"]}]}"#;
 
 /// Every control record beside what the reader must print for it.
+#[allow(
+    clippy::too_many_lines,
+    reason = "one table: values beside what they must read as"
+)]
 fn records() -> Vec<(Record, &'static str, String)> {
     let identity = Identity {
         inode: 1,
