@@ -28,6 +28,7 @@ use super::bucket::Unplaceable;
 use super::epoch::staging_root;
 use super::names::{MAX_NAME, PartKind, PartName};
 use super::options::StagedOptions;
+use super::startup::delete_surely;
 use super::store::{FileStore, StoreError, StoreWriter};
 
 /// Bytes that are gathered before they are given to the store.
@@ -60,6 +61,49 @@ pub(super) enum AttemptError {
     /// A broken rule of our own.
     #[error("{0}")]
     Broken(String),
+}
+
+/// What is left of something that was given up.
+#[derive(Debug, Clone)]
+pub(super) struct Remains {
+    /// A directory, with all in it.
+    pub(super) dir: String,
+    /// Probes that may lie in target directories, each with the name it came from.
+    pub(super) probes: Vec<(String, String)>,
+}
+
+impl Remains {
+    /// A directory alone.
+    pub(super) fn of(dir: String) -> Self {
+        Self {
+            dir,
+            probes: Vec::new(),
+        }
+    }
+
+    /// Deletes it. The directory goes last, because its marks are what leads to the probes.
+    pub(super) async fn remove(&self, store: &dyn FileStore) -> Result<(), StoreError> {
+        for (from, to) in &self.probes {
+            remove_probe(store, from, to).await?;
+        }
+        store.delete(&self.dir, true).await.map(|_gone| ())
+    }
+}
+
+/// Removes a probe for good: first the name it came from, so that no late rename brings it back.
+pub(super) async fn remove_probe(
+    store: &dyn FileStore,
+    from: &str,
+    to: &str,
+) -> Result<(), StoreError> {
+    for path in [from, to] {
+        match delete_surely(store, path).await {
+            // Where there is no directory there is no probe.
+            Ok(()) | Err(StoreError::ParentNotFound(_) | StoreError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Target directories that have taken a file.
@@ -118,7 +162,7 @@ pub(super) struct Attempt {
     open: HashMap<Bucket, usize>,
     probes: u32,
     /// Files that may be left in target directories.
-    stray: Vec<String>,
+    stray: Vec<(String, String)>,
     range: Option<SeqRange>,
     body_bytes: u64,
     scratch: Vec<u8>,
@@ -169,8 +213,11 @@ impl Attempt {
 
     /// What to delete when the attempt is given up: its directory with all in it, and files that
     /// may be left elsewhere.
-    pub(super) fn remains(self) -> (String, Vec<String>) {
-        (self.dir, self.stray)
+    pub(super) fn remains(self) -> Remains {
+        Remains {
+            dir: self.dir,
+            probes: self.stray,
+        }
     }
 
     /// The events it holds.
@@ -317,11 +364,11 @@ impl Attempt {
             self.store.mkdirs(mark, false).await.map_err(in_staging)?;
         }
         let to = format!("{dir}/_{name}");
-        self.stray.push(to.clone());
+        self.stray.push((from.clone(), to.clone()));
         self.store.rename(&from, &to).await?;
-        self.store.delete(&to, false).await?;
+        delete_surely(&*self.store, &to).await?;
         if let Some(mark) = &mark {
-            self.store.delete(mark, false).await?;
+            delete_surely(&*self.store, mark).await?;
         }
         self.stray.pop();
         Ok(())
@@ -500,16 +547,15 @@ fn probe_mark(number: u32, dir: &str) -> Option<String> {
     (mark.len() <= MAX_NAME).then_some(mark)
 }
 
-/// The probe that an attempt directory `i<inc>/a<attempt>-<nonce>` with this mark may have left.
-pub(super) fn left_probe(incarnation: u32, attempt: &str, mark: &str) -> Option<String> {
+/// The probe that an attempt directory `i<inc>/a<attempt>-<nonce>` with this mark may have left:
+/// its name in the attempt directory, and its path in the target.
+pub(super) fn left_probe(incarnation: u32, attempt: &str, mark: &str) -> Option<(String, String)> {
     let (number, nonce) = attempt.strip_prefix('a')?.split_once('-')?;
     let (probe, dir) = mark.strip_prefix("probed-")?.split_once('-')?;
     let dir = dir.replace("%2F", "/").replace("%25", "%");
     let identity = format!("i{incarnation}-{nonce}-a{number}");
-    Some(format!(
-        "{dir}/_{}",
-        probe_name(&identity, probe.parse().ok()?)
-    ))
+    let name = probe_name(&identity, probe.parse().ok()?);
+    Some((name.clone(), format!("{dir}/_{name}")))
 }
 
 /// Directory and name front of an event.

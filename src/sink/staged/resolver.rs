@@ -24,6 +24,7 @@ use crate::channel::Channel;
 use crate::channel::journal::{EpochJournal, EpochRecord};
 use crate::source::Shutdown;
 
+use super::attempt::Remains;
 use super::epoch::{Action, Answer, Epoch, Halt, State, sealed_dir, staging_root};
 use super::startup::{Place, PublishFailure, fence, file_name, inspect, take_ownership};
 use super::store::{FileStore, StoreError};
@@ -84,8 +85,8 @@ struct Target {
     state: watch::Sender<TargetState>,
     /// Epochs that are done and whose tombstone is still there.
     tombs: Mutex<BTreeSet<u64>>,
-    /// What could not be deleted yet: path, and whether with all in it.
-    trash: Mutex<Vec<(String, bool)>>,
+    /// What could not be deleted yet.
+    trash: Mutex<Vec<Remains>>,
 }
 
 /// Where an epoch stands, for reports.
@@ -249,13 +250,13 @@ impl Session {
     }
 
     /// Deletes what an abandoned attempt has left, now or later.
-    pub(super) async fn discard(&self, uri: &str, base: &str, path: String, recursive: bool) {
+    pub(super) async fn discard(&self, uri: &str, base: &str, remains: Remains) {
         let target = lock(&self.targets)
             .get(&(uri.to_owned(), base.to_owned()))
             .cloned();
         let Some(target) = target else { return };
-        if target.store.delete(&path, recursive).await.is_err() {
-            lock(&target.trash).push((path, recursive));
+        if remains.remove(&*target.store).await.is_err() {
+            lock(&target.trash).push(remains);
         }
     }
 
@@ -391,17 +392,20 @@ impl Session {
             };
             let Some(oldest) = oldest else { break };
             let dir = sealed_dir(&target.base, &self.journal.channel_id(), oldest);
-            let probe = target.store.delete(&format!("{dir}/claim"), false).await;
-            let gone = target.store.delete(&dir, false).await;
-            if probe.is_err() || gone.is_err() {
+            // A late mkdirs may have left these, empty.
+            let mut gone = true;
+            for path in [format!("{dir}/claim"), format!("{dir}/parts"), dir] {
+                gone &= target.store.delete(&path, false).await.is_ok();
+            }
+            if !gone {
                 lock(&target.tombs).insert(oldest);
                 break;
             }
         }
         let trash = std::mem::take(&mut *lock(&target.trash));
-        for (path, recursive) in trash {
-            if target.store.delete(&path, recursive).await.is_err() {
-                lock(&target.trash).push((path, recursive));
+        for remains in trash {
+            if remains.remove(&*target.store).await.is_err() {
+                lock(&target.trash).push(remains);
             }
         }
     }
@@ -458,7 +462,7 @@ impl Session {
                 .strip_prefix('i')
                 .and_then(|n| n.parse::<u32>().ok());
             if number.is_some_and(|n| n < own) {
-                lock(&target.trash).push((info.path, true));
+                lock(&target.trash).push(Remains::of(info.path));
             }
         }
         self.sweep(target).await;
@@ -478,7 +482,7 @@ impl Session {
             if !self.journal.is_durable() && !busy {
                 paths = vec![target.root.clone()];
             }
-            lock(&target.trash).extend(paths.into_iter().map(|path| (path, true)));
+            lock(&target.trash).extend(paths.into_iter().map(Remains::of));
             for round in 1..=3 {
                 self.sweep(&target).await;
                 if lock(&target.trash).is_empty() {

@@ -18,7 +18,7 @@ use crate::agent::counters::SinkCounters;
 use crate::channel::{ChannelError, SealRequest, TakeMode, TakeTransaction};
 use crate::source::Shutdown;
 
-use super::attempt::{Attempt, AttemptError, KnownBuckets};
+use super::attempt::{Attempt, AttemptError, KnownBuckets, Remains};
 use super::options::StagedOptions;
 use super::resolver::Session;
 use super::startup::PublishFailure;
@@ -196,12 +196,7 @@ impl StagedSink {
 
     async fn give_up(&self, session: &Session, attempt: Attempt) {
         let (uri, base) = (self.store.uri(), &self.options.base);
-        let (dir, stray) = attempt.remains();
-        // The directory first: what lies in it is the source of any late rename.
-        session.discard(uri, base, dir, true).await;
-        for path in stray {
-            session.discard(uri, base, path, false).await;
-        }
+        session.discard(uri, base, attempt.remains()).await;
     }
 
     async fn work(
@@ -286,7 +281,7 @@ impl StagedSink {
                 Ok(attempt) => *slot = Some(attempt),
                 Err((dir, error)) => {
                     let (uri, base) = (self.store.uri(), &self.options.base);
-                    session.discard(uri, base, dir, true).await;
+                    session.discard(uri, base, Remains::of(dir)).await;
                     return Err(error.into());
                 }
             }

@@ -15,7 +15,7 @@ use crate::channel::ChannelError;
 use crate::channel::journal::{EpochJournal, Incarnation};
 use crate::event::Seq;
 
-use super::attempt::left_probe;
+use super::attempt::{left_probe, remove_probe};
 use super::store::{FileInfo, FileStore, StoreError};
 
 /// Why a channel must not publish into a base.
@@ -258,8 +258,8 @@ async fn remove_probes(store: &dyn FileStore, number: u32, dir: &str) -> Result<
     for attempt in store.list(dir).await? {
         for mark in store.list(&attempt.path).await? {
             let probe = left_probe(number, file_name(&attempt), file_name(&mark));
-            if let Some(probe) = probe {
-                store.delete(&probe, false).await?;
+            if let Some((name, to)) = probe {
+                remove_probe(store, &format!("{}/{name}", attempt.path), &to).await?;
             }
         }
     }
@@ -268,7 +268,7 @@ async fn remove_probes(store: &dyn FileStore, number: u32, dir: &str) -> Result<
 
 /// Deletes a directory with all in it; `Ok` only after an answer of `true`, which a NameNode gives
 /// when it has journaled the delete.
-async fn delete_surely(store: &dyn FileStore, dir: &str) -> Result<(), StoreError> {
+pub(super) async fn delete_surely(store: &dyn FileStore, dir: &str) -> Result<(), StoreError> {
     const ROUNDS: u32 = 10;
     for _ in 0..ROUNDS {
         if store.delete(dir, true).await? {
