@@ -25,8 +25,14 @@ fn open(dir: &Path) -> Arc<FileChannel> {
 /// Ten events, the first four sealed as epoch 1.
 async fn sealed(dir: &Path) {
     let channel = open(dir);
-    let put = PutEvent { event: Event::from_body("body"), position: None };
-    let batch = PutBatch { events: vec![put; 10], positions: Vec::new() };
+    let put = PutEvent {
+        event: Event::from_body("body"),
+        position: None,
+    };
+    let batch = PutBatch {
+        events: vec![put; 10],
+        positions: Vec::new(),
+    };
     channel.commit_put(batch).await.unwrap();
     let dynamic: Arc<dyn Channel> = Arc::clone(&channel) as _;
     let mode = TakeMode::Staged { block_events: 100 };
@@ -54,7 +60,12 @@ async fn sealed(dir: &Path) {
 
 fn resolve(dir: &Path, words: &[&str]) -> Output {
     let binary = env!("CARGO_BIN_EXE_forebay");
-    Command::new(binary).arg("resolve").args(words).arg(dir).output().unwrap()
+    Command::new(binary)
+        .arg("resolve")
+        .args(words)
+        .arg(dir)
+        .output()
+        .unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -74,8 +85,14 @@ async fn done_acknowledges_the_range_and_prints_the_facts_first() {
     let output = resolve(dir.path(), &["1", "--done"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let facts = text(&output.stdout);
-    assert!(facts.contains("epoch 1: events 1 to 4 of sink k1, sealed, not claimed"), "{facts}");
-    assert!(facts.contains("file:///out/x-0000000000000001 (4 events, 20 bytes)"), "{facts}");
+    assert!(
+        facts.contains("epoch 1: events 1 to 4 of sink k1, sealed, not claimed"),
+        "{facts}"
+    );
+    assert!(
+        facts.contains("file:///out/x-0000000000000001 (4 events, 20 bytes)"),
+        "{facts}"
+    );
     assert_eq!(waiting(dir.path()), (6, 0));
 }
 
@@ -94,7 +111,11 @@ async fn an_epoch_that_is_not_open_and_a_running_agent_are_refused() {
     sealed(dir.path()).await;
     let output = resolve(dir.path(), &["7", "--done"]);
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("open epochs: 1"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("open epochs: 1"),
+        "{}",
+        text(&output.stderr)
+    );
     let channel = open(dir.path());
     let output = resolve(dir.path(), &["1", "--done"]);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));

@@ -101,7 +101,9 @@ fn what_is_missing_or_wrong_is_named() {
             .unwrap_err()
             .contains("with a key")
     );
-    let Ok(Command::Resolve(undecided)) = parse("forebay resolve 17 data") else { panic!() };
+    let Ok(Command::Resolve(undecided)) = parse("forebay resolve 17 data") else {
+        panic!()
+    };
     assert!(undecided.decision().unwrap_err().contains("--done"));
     assert!(parse("forebay resolve 17 --done --again data").is_err());
     assert!(parse("forebay resolve seventeen --done data").is_err());

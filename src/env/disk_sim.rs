@@ -312,7 +312,10 @@ impl DiskFile for SimFile {
         world.syncs += 1;
         // Only segments of the log: the preparer's own syncs would take the failure away.
         let is_segment = |path: &Path| path.to_string_lossy().contains("segment-");
-        let named = world.names.iter().any(|(path, n)| *n == self.node && is_segment(path));
+        let named = world
+            .names
+            .iter()
+            .any(|(path, n)| *n == self.node && is_segment(path));
         let fails = named && world.fail_syncs > 0;
         world.fail_syncs -= u32::from(fails);
         let node = &mut world.nodes[self.node];

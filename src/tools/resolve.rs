@@ -39,7 +39,11 @@ pub fn run(
         Ok(channel) => channel,
         Err(error) => {
             writeln!(err, "error: {error}")?;
-            return Ok(if matches!(error, OpenError::InUse { .. }) { 3 } else { 1 });
+            return Ok(if matches!(error, OpenError::InUse { .. }) {
+                3
+            } else {
+                1
+            });
         }
     };
     let outcome = match decision {
@@ -61,10 +65,16 @@ pub fn run(
         }
         (Ok(()), Decision::Done(epoch)) => writeln!(out, "epoch {epoch} is acknowledged")?,
         (Ok(()), Decision::Again(epoch)) => {
-            writeln!(out, "epoch {epoch} is given back; its events are published again")?;
+            writeln!(
+                out,
+                "epoch {epoch} is given back; its events are published again"
+            )?;
         }
         (Ok(()), Decision::AcceptDamage) => {
-            writeln!(out, "the damage is accepted; staged sinks go on at the next start")?;
+            writeln!(
+                out,
+                "the damage is accepted; staged sinks go on at the next start"
+            )?;
         }
     }
     Ok(0)
@@ -111,7 +121,11 @@ fn refuse(epoch: u64, open: &[EpochRecord], err: &mut impl Write) -> std::io::Re
 }
 
 fn print_facts(record: &EpochRecord, out: &mut impl Write) -> std::io::Result<()> {
-    let state = if record.claimed { "claimed" } else { "sealed, not claimed" };
+    let state = if record.claimed {
+        "claimed"
+    } else {
+        "sealed, not claimed"
+    };
     writeln!(
         out,
         "epoch {}: events {} to {} of sink {}, {state}",

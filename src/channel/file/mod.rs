@@ -245,7 +245,10 @@ impl FileChannel {
             if Instant::now() >= deadline {
                 return Err(core.full());
             }
-            drop(core.spares.wait(core.spares.lock(), Duration::from_millis(50)));
+            drop(
+                core.spares
+                    .wait(core.spares.lock(), Duration::from_millis(50)),
+            );
         }
     }
 

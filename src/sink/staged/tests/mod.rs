@@ -257,3 +257,34 @@ async fn a_lost_late_or_doubled_answer_at_any_change_is_harmless() {
 }
 
 mod counterexamples;
+
+#[test]
+fn every_test_that_the_tables_name_exists() {
+    let doc = include_str!("../../../../docs/EXACTLY-ONCE.md");
+    let sources = [
+        include_str!("mod.rs"),
+        include_str!("counterexamples.rs"),
+        include_str!("../epoch/tests.rs"),
+    ];
+    let names = doc
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|w| w.matches('_').count() > 4);
+    let mut found = 0;
+    for name in names.filter(|w| w.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')) {
+        found += 1;
+        let test = format!("fn {name}()");
+        assert!(
+            sources.iter().any(|s| s.contains(&test)),
+            "{name} is no test"
+        );
+    }
+    assert!(found >= 18, "{found}");
+    for row in doc
+        .lines()
+        .filter(|l| l.starts_with("| ") && !l.ends_with("| test |"))
+    {
+        assert!(row.ends_with("` |"), "no test in: {row}");
+    }
+}
