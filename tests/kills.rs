@@ -7,6 +7,11 @@
 //!
 //! Short form in the test command; `FOREBAY_LONG=1` for a million lines, 300 epochs, 50 kills.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed step of the harness fails its test"
+)]
+
 #[path = "support/hdfs.rs"]
 mod hdfs;
 #[path = "support/rig.rs"]

@@ -1,6 +1,11 @@
 //! `forebay resolve` on a real log: a sealed epoch is acknowledged or given back, and nothing else
 //! changes.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a failed step of the harness fails its test"
+)]
+
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;

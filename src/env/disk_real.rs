@@ -293,7 +293,7 @@ impl Disk for RealDisk {
     }
 
     fn caution(&self, dir: &Path) -> Option<String> {
-        let kind = i64::from(rustix::fs::statfs(dir).ok()?.f_type);
+        let kind = rustix::fs::statfs(dir).ok()?.f_type;
         let what = match kind {
             0x0102_1994 => "tmpfs: everything is lost when the machine stops",
             0x794c_7630 => "overlay: durability is that of the upper layer, often a container's",

@@ -81,12 +81,15 @@ pub(super) fn list(disk: &dyn Disk, dirs: &[PathBuf]) -> Result<Listing, OpenErr
     Ok(listing)
 }
 
+/// The channel's id and the locks on its directories.
+pub(super) type Claim = ([u8; 16], Vec<Box<dyn DirLock>>);
+
 /// Makes and locks the directories, refuses what is not this channel's, and returns its id.
 pub(super) fn claim(
     disk: &dyn Disk,
     dirs: &[PathBuf],
     fresh_id: [u8; 16],
-) -> Result<([u8; 16], Vec<Box<dyn DirLock>>), OpenError> {
+) -> Result<Claim, OpenError> {
     let mut locks = Vec::new();
     for dir in dirs {
         disk.create_dir_all(dir)

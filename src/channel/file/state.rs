@@ -78,7 +78,7 @@ impl LogState {
             incarnation: snapshot.incarnation,
             incarnations: snapshot.incarnations.clone(),
             fenced_through: snapshot.fenced_through,
-            identity: snapshot.identity.clone(),
+            identity: snapshot.identity,
             next_epoch: snapshot.next_epoch,
             epochs: snapshot
                 .epochs
@@ -117,7 +117,7 @@ impl LogState {
             incarnation: self.incarnation,
             incarnations: self.incarnations.clone(),
             fenced_through: self.fenced_through,
-            identity: self.identity.clone(),
+            identity: self.identity,
             next_epoch: self.next_epoch,
             epochs: self.epochs.values().cloned().collect(),
             segments,
@@ -187,7 +187,7 @@ impl LogState {
         if self.incarnations.len() > INCARNATIONS_KEPT {
             self.incarnations.remove(0);
         }
-        self.identity = open.identity.clone();
+        self.identity = open.identity;
     }
 
     fn acknowledge(&mut self, first: u64, last: u64) {
