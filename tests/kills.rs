@@ -139,7 +139,7 @@ fn hunt(rig: &Rig, writer: &mut LineWriter, size: &Size) -> BTreeMap<Phase, u64>
         let wanted = phases.iter().find(|p| kills[p] < size.kills_each);
         match wanted {
             // The common phase is spread over the run instead of being used up at its start.
-            Some(Phase::BeforeSeal) if looks % 25 != 0 => agent.thaw(),
+            Some(Phase::BeforeSeal) if !looks.is_multiple_of(25) => agent.thaw(),
             Some(phase) => {
                 *kills.get_mut(phase).unwrap() += 1;
                 agent.kill();
