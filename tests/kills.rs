@@ -176,7 +176,8 @@ fn run(rig: &Rig) {
         println!("  {phase:<15?} {count:>4}");
     }
     println!(
-        "{} lines, {} rotations, {epochs} epochs, {} files, {} kills: {missing} lost, {double} twice",
+        "{} lines, {} rotations, {epochs} epochs, {} files, {} kills: {missing} lost, \
+         {double} twice",
         writer.written(),
         writer.rotations,
         published.len(),

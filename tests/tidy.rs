@@ -79,8 +79,17 @@ fn check(findings: &[String]) {
     );
 }
 
+/// Rows of tables in documentation are left out: a row cannot be broken.
 fn long_lines(file: &Text) -> Vec<String> {
-    let lines = file.text.lines().enumerate();
+    let is_row = |line: &str| {
+        let line = line.trim_start();
+        line.starts_with("//! |") || line.starts_with("/// |")
+    };
+    let lines = file
+        .text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !is_row(line));
     lines
         .filter(|(_, line)| line.chars().count() > LINE_COLUMNS_MAX)
         .map(|(i, line)| format!("{}:{}: {} columns", file.path, i + 1, line.chars().count()))

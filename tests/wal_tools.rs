@@ -1,6 +1,8 @@
 //! `forebay wal inspect` and `forebay wal verify` as a person runs them: the real binary on a
 //! real log, with one byte changed, with a torn tail, and beside a channel that is open.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails its test")]
+
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -185,7 +185,8 @@ impl SimDisk {
         world.cut_at = Some(world.operations + count);
     }
 
-    /// The next `count` syncs of files named `segment-*` fail as a kernel fails them: once, and the pages count as clean.
+    /// The next `count` syncs of files named `segment-*` fail as a kernel fails them: once, and
+    /// the pages count as clean.
     pub fn fail_syncs(&self, count: u32) {
         self.world().fail_syncs = count;
     }
@@ -541,7 +542,8 @@ mod tests {
         let images: BTreeSet<_> = (0..64).map(|s| content(&disk.crash(s)).unwrap()).collect();
         assert_eq!(images.len(), 4, "every subset of two sectors");
         f.sync().unwrap();
-        assert!((0..64).all(|s| content(&disk.crash(s)).unwrap()[..1024] == *[[1; 512], [2; 512]].concat()));
+        let both = [[1; 512], [2; 512]].concat();
+        assert!((0..64).all(|s| content(&disk.crash(s)).unwrap()[..1024] == *both));
         assert_eq!(content(&disk.crash(7)), content(&disk.crash(7)));
     }
 

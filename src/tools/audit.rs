@@ -5,8 +5,8 @@
 //!
 //! *Algorithm*: all names of a channel are sorted by epoch. Each epoch's parts must be 1 to n,
 //! each once, and their counts must add up to the epoch's range; the ranges of all epochs must
-//! tile the sequence numbers from the channel's first one on. Rejected events, and runs lost to damage, are parts too
-//! and count.
+//! tile the sequence numbers from the channel's first one on. Rejected events, and runs lost to
+//! damage, are parts too and count.
 
 use std::collections::BTreeMap;
 

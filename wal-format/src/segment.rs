@@ -78,7 +78,8 @@ impl SegmentHeader {
     /// # Errors
     /// In this order: too short, all zero, wrong magic, bad checksum, unknown version, unknown
     /// incompatible features, size out of bounds, unknown cipher or compression. Bytes behind the
-    /// last field are covered by the checksum and otherwise ignored: compatible features live there.
+    /// last field are covered by the checksum and otherwise ignored: compatible features live
+    /// there.
     pub fn decode(bytes: &[u8]) -> Result<Self, SegmentError> {
         let block = bytes
             .get(..widen(SEGMENT_HEADER_BYTES))

@@ -245,7 +245,7 @@ fn one_segment(
         Ok((file, salt)) => {
             check_headers(file.as_ref(), found, report);
             let end = ends.get(&found.number).and_then(|(end, _)| *end);
-            // Where the end is known, that much was durable, and behind it there is nothing to miss.
+            // Where the end is known, that much was durable; behind it there is nothing to miss.
             let known = end.map_or(known, |end| Lsn::new(found.number, end));
             let end = end
                 .unwrap_or_else(|| frames_end(found))
