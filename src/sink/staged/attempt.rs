@@ -12,6 +12,8 @@
 //!
 //! *Crash*: leaves a directory that the next start-up deletes.
 
+mod probe;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,6 +32,9 @@ use super::names::{MAX_NAME, PartKind, PartName};
 use super::options::StagedOptions;
 use super::startup::delete_surely;
 use super::store::{FileStore, StoreError, StoreWriter};
+
+pub(super) use probe::{Remains, left_probe, remove_probe};
+use probe::{probe_mark, probe_name};
 
 /// Bytes that are gathered before they are given to the store.
 const WRITE_SIZE: usize = 256 * 1024;
@@ -61,49 +66,6 @@ pub(super) enum AttemptError {
     /// A broken rule of our own.
     #[error("{0}")]
     Broken(String),
-}
-
-/// What is left of something that was given up.
-#[derive(Debug, Clone)]
-pub(super) struct Remains {
-    /// A directory, with all in it.
-    pub(super) dir: String,
-    /// Probes that may lie in target directories, each with the name it came from.
-    pub(super) probes: Vec<(String, String)>,
-}
-
-impl Remains {
-    /// A directory alone.
-    pub(super) fn of(dir: String) -> Self {
-        Self {
-            dir,
-            probes: Vec::new(),
-        }
-    }
-
-    /// Deletes it. The directory goes last, because its marks are what leads to the probes.
-    pub(super) async fn remove(&self, store: &dyn FileStore) -> Result<(), StoreError> {
-        for (from, to) in &self.probes {
-            remove_probe(store, from, to).await?;
-        }
-        store.delete(&self.dir, true).await.map(|_gone| ())
-    }
-}
-
-/// Removes a probe for good: first the name it came from, so that no late rename brings it back.
-pub(super) async fn remove_probe(
-    store: &dyn FileStore,
-    from: &str,
-    to: &str,
-) -> Result<(), StoreError> {
-    for path in [from, to] {
-        match delete_surely(store, path).await {
-            // Where there is no directory there is no probe.
-            Ok(()) | Err(StoreError::ParentNotFound(_) | StoreError::NotFound(_)) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
 }
 
 /// Target directories that have taken a file.
@@ -274,7 +236,8 @@ impl Attempt {
         if bucket.reject {
             scratch.clear();
             // The text form takes every event.
-            if Text::default().append(event, &mut scratch).is_err() {}
+            let formed = Text::default().append(event, &mut scratch);
+            formed.map_err(|e| AttemptError::Broken(e.to_string()))?;
             if !self.open.contains_key(&bucket) {
                 self.probe(&bucket, known).await?;
             }
@@ -534,28 +497,6 @@ impl Part {
         self.crc.update(bytes);
         self.length += u64::try_from(bytes.len()).unwrap_or(0);
     }
-}
-
-fn probe_name(identity: &str, number: u32) -> String {
-    format!("probe-{identity}-{number}")
-}
-
-/// Name of the mark that says into which directory a probe goes; `None` where it is too long.
-fn probe_mark(number: u32, dir: &str) -> Option<String> {
-    let encoded = dir.replace('%', "%25").replace('/', "%2F");
-    let mark = format!("probed-{number}-{encoded}");
-    (mark.len() <= MAX_NAME).then_some(mark)
-}
-
-/// The probe that an attempt directory `i<inc>/a<attempt>-<nonce>` with this mark may have left:
-/// its name in the attempt directory, and its path in the target.
-pub(super) fn left_probe(incarnation: u32, attempt: &str, mark: &str) -> Option<(String, String)> {
-    let (number, nonce) = attempt.strip_prefix('a')?.split_once('-')?;
-    let (probe, dir) = mark.strip_prefix("probed-")?.split_once('-')?;
-    let dir = dir.replace("%2F", "/").replace("%25", "%");
-    let identity = format!("i{incarnation}-{nonce}-a{number}");
-    let name = probe_name(&identity, probe.parse().ok()?);
-    Some((name.clone(), format!("{dir}/_{name}")))
 }
 
 /// Directory and name front of an event.
