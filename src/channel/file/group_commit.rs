@@ -11,15 +11,16 @@
 //! with the error and ends the log instance.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use wal_format::Record;
+use wal_format::{FrameKind, Record};
 
 use super::Core;
 use super::log::{Entry, LogWriter};
-use super::options::{GROUP_BYTES_MAX, SPARES_RESERVED, SyncMode};
+use super::options::{SPARES_RESERVED, SyncMode};
 use crate::channel::ChannelError;
 use crate::event::{Seq, SeqRange};
 
@@ -38,7 +39,10 @@ pub(super) struct Ready {
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     queue: VecDeque<Ready>,
+    /// Bytes queued, and gathered but not yet stored.
     bytes: usize,
+    /// Bytes of puts that have been admitted and are not queued yet.
+    promised: usize,
     /// A sync of what is written only was asked for.
     sync_wanted: bool,
     pub(super) stop: bool,
@@ -74,11 +78,6 @@ enum Lead {
 }
 
 impl Core {
-    /// Bytes that wait to be written.
-    pub(super) fn pending_bytes(&self) -> usize {
-        self.pending().bytes
-    }
-
     fn pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,12 +85,16 @@ impl Core {
     /// Queues a transaction. Refuses when the instance has ended.
     fn enqueue(&self, ready: Ready) -> Result<(), ChannelError> {
         let mut pending = self.pending();
+        let bytes = ready.entry.bytes();
+        if ready.entry.kind == FrameKind::Put {
+            pending.promised = pending.promised.saturating_sub(bytes);
+        }
         if pending.stop {
             return Err(self.closed());
         }
         // Checked under the lock that `poison` takes to drain the queue: no one slips in behind.
         self.check_alive()?;
-        pending.bytes += ready.entry.bytes();
+        pending.bytes += bytes;
         pending.queue.push_back(ready);
         Ok(())
     }
@@ -172,17 +175,18 @@ impl Core {
 
     /// Takes as many transactions as fit into one group.
     fn gather(&self, room: usize) -> (Vec<Entry>, Vec<Written>) {
+        let limit = self.options.group_bytes_max();
         let mut pending = self.pending();
         let (mut entries, mut waiters, mut bytes) = (Vec::new(), Vec::new(), 0);
         while let Some(next) = pending.queue.front().map(|r| r.entry.bytes()) {
-            if bytes + next > room || (bytes > 0 && bytes + next > GROUP_BYTES_MAX) {
+            if bytes + next > room || (bytes > 0 && bytes + next > limit) {
                 break;
             }
             let Some(ready) = pending.queue.pop_front() else {
                 break;
             };
             bytes += next;
-            let put = ready.entry.kind == wal_format::FrameKind::Put;
+            let put = ready.entry.kind == FrameKind::Put;
             waiters.push(Written {
                 waiter: ready.waiter,
                 range: None,
@@ -191,7 +195,6 @@ impl Core {
             });
             entries.push(ready.entry);
         }
-        pending.bytes -= bytes;
         (entries, waiters)
     }
 
@@ -212,12 +215,13 @@ impl Core {
             });
             next += count;
         }
+        let bytes = entries.iter().map(Entry::bytes).sum();
         // An error drops the waiters: their receivers turn that into the poison error.
         writer.write_group(entries)?;
-        self.note_room(writer);
+        self.note_room(writer, bytes);
         let events: u64 = waiters.iter().map(|w| w.events).sum();
         self.queue().committed(events);
-        let full = writer.unsynced_bytes as usize >= GROUP_BYTES_MAX / 2;
+        let full = writer.unsynced_bytes as usize >= self.options.group_bytes_max() / 2;
         if control || full || self.options.sync == SyncMode::Commit {
             self.sync_and_publish(writer)?;
         }
@@ -299,6 +303,9 @@ impl Core {
                 SyncMode::Interval(every) => last_sync.elapsed() >= every,
                 SyncMode::Commit | SyncMode::Os => false,
             };
+            if self.poisoned.get().is_some() {
+                return;
+            }
             let result = if (wanted || due) && !writer.unsynced.is_empty() {
                 last_sync = Instant::now();
                 self.sync_and_publish(&mut writer)
@@ -368,18 +375,41 @@ impl Core {
         Ok(true)
     }
 
-    /// Blocks no one for room: whether prepared segments hold what is admitted and `bytes` more
-    /// without touching the reserve.
-    pub(super) fn has_disk_room(&self, bytes: usize, active_room: usize) -> bool {
-        let needed = self.pending_bytes() + bytes;
+    /// `stored` bytes have left the queue for the active segment.
+    pub(super) fn note_room(&self, writer: &LogWriter, stored: usize) {
+        let mut pending = self.pending();
+        pending.bytes = pending.bytes.saturating_sub(stored);
+        self.active_room
+            .store(writer.active.room(), Ordering::Release);
+    }
+
+    /// Admits a put of `bytes` when the log has room for it and `also` agrees. What is admitted
+    /// counts from this moment on, so that two producers never share the same room.
+    pub(super) fn try_promise(&self, bytes: usize, also: impl FnOnce() -> bool) -> bool {
+        let mut pending = self.pending();
+        let needed = pending.bytes + pending.promised + bytes;
+        let admitted = self.has_disk_room(needed) && also();
+        if admitted {
+            pending.promised += bytes;
+        }
+        admitted
+    }
+
+    /// Whether the active and the prepared segments hold `needed` bytes without the reserve.
+    fn has_disk_room(&self, needed: usize) -> bool {
+        let active_room = self.active_room.load(Ordering::Acquire);
+        let spares = self.spares.lock();
+        let available = spares.ready.len();
+        let short = spares.short_of_space.is_some();
+        drop(spares);
         if needed <= active_room {
-            return true;
+            // An active segment that was taken from the reserve belongs to the reserve.
+            return available >= SPARES_RESERVED || !short;
         }
         // A segment may waste a quarter on a transaction that does not fit and a quarter on its
         // snapshot, so half of it is sure.
         let sure = (self.options.segment_bytes() as usize / 2).max(1);
-        let spares = (needed - active_room).div_ceil(sure);
-        self.spares.available() >= spares + SPARES_RESERVED
+        available >= (needed - active_room).div_ceil(sure) + SPARES_RESERVED
     }
 }
 

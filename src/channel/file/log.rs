@@ -115,12 +115,18 @@ pub(super) struct LogWriter {
     pub(super) unsynced_bytes: u32,
     /// Whether frames were written since the last watermark record.
     pub(super) unproven: bool,
+    /// A store or sync has failed or panicked, or the log is sealed for good: nothing may be
+    /// written any more (INV-4).
+    pub(super) ended: bool,
     pub(super) clock: Arc<dyn Clock>,
 }
 
 impl LogWriter {
     /// Stores the entries as one group behind the tail. The caller has checked `Active::room`.
     pub(super) fn write_group(&mut self, entries: &mut [Entry]) -> io::Result<()> {
+        self.check_open()?;
+        // Until the store has returned, also by a panic, nobody else may go on.
+        self.ended = true;
         let put_time_ms = self.clock.wall_ms();
         let mut offset = self.active.tail;
         for entry in entries.iter_mut() {
@@ -141,7 +147,15 @@ impl LogWriter {
         self.unsynced_bytes += offset - self.active.tail;
         self.active.tail = offset;
         self.unproven = true;
+        self.ended = false;
         Ok(())
+    }
+
+    fn check_open(&self) -> io::Result<()> {
+        match self.ended {
+            true => Err(io::Error::other("the log instance has ended")),
+            false => Ok(()),
+        }
     }
 
     /// Gives the entry its numbers and fills its headers in; returns the offset behind it.
@@ -198,7 +212,10 @@ impl LogWriter {
     /// # Errors
     /// The state of the medium is unknown: the log instance has ended (INV-4).
     pub(super) fn sync(&mut self) -> io::Result<Vec<Op>> {
+        self.check_open()?;
+        self.ended = true;
         self.active.file.sync()?;
+        self.ended = false;
         self.durable = self.active.lsn();
         self.unsynced_bytes = 0;
         Ok(std::mem::take(&mut self.unsynced))

@@ -7,7 +7,8 @@
 //! *Durability*: when a put returns Ok in the default mode, its events survive `kill -9`, kernel
 //! panic and power loss, provided the disk honours flush. See docs/DURABILITY.md.
 //!
-//! *Lock order*: journal turn, then writer, then one of {pending, state -> table, queue, spares}.
+//! *Lock order*: journal turn, then writer, then one of {pending -> (queue or spares),
+//! state -> table, queue, spares}.
 
 mod encode;
 pub mod examine;
@@ -87,6 +88,7 @@ pub(super) struct Core {
     spares: SparePool,
     journal_turn: tokio::sync::Mutex<()>,
     /// Room of the active segment after the last group, for admission without the writer's lock.
+    /// Changed under the lock of `pending`, together with the bytes that wait for it.
     active_room: AtomicUsize,
     room: Signal,
     ready: Signal,
@@ -141,11 +143,6 @@ impl Core {
         }
     }
 
-    fn note_room(&self, writer: &LogWriter) {
-        self.active_room
-            .store(writer.active.room(), Ordering::Release);
-    }
-
     fn acknowledged(&self, events: u64) {
         self.stats.take_events.fetch_add(events, Ordering::Relaxed);
         self.room.raise();
@@ -172,7 +169,7 @@ impl Core {
             ));
         }
         let entry = encode_put(batch);
-        let limit = self.options.transaction_bytes_max();
+        let limit = self.options.group_bytes_max();
         if entry.bytes() > limit {
             return Err(too_large(entry.bytes(), limit, "bytes"));
         }
@@ -180,8 +177,7 @@ impl Core {
     }
 
     fn try_reserve(&self, bytes: usize, events: u64) -> bool {
-        self.has_disk_room(bytes, self.active_room.load(Ordering::Acquire))
-            && self.queue().try_reserve(events)
+        self.try_promise(bytes, || self.queue().try_reserve(events))
     }
 
     fn no_room(&self) -> ChannelError {
@@ -267,22 +263,26 @@ impl FileChannel {
                 self.core.poison("a background thread panicked");
             }
         }
-        let error = if seal { self.seal_log() } else { None };
-        self.core.end_waiters();
+        let error = self.end_log(seal);
         self.core.room.raise();
         self.core.ready.raise();
         unpoisoned(&self.locks).clear();
         error
     }
 
-    fn seal_log(&self) -> Option<std::io::Error> {
+    /// With the writer's lock held throughout: a producer that has queued its transaction and
+    /// not led it yet must find nothing to write behind the seal, nor once the directory is free.
+    fn end_log(&self, seal: bool) -> Option<std::io::Error> {
         let mut writer = self.core.writer();
-        if self.core.poisoned.get().is_some() {
-            return None;
-        }
-        let sealed = writer
-            .write_seal()
-            .and_then(|()| self.core.sync_and_publish(&mut writer));
+        self.core.end_waiters();
+        let sealed = if seal && self.core.poisoned.get().is_none() {
+            writer
+                .write_seal()
+                .and_then(|()| self.core.sync_and_publish(&mut writer))
+        } else {
+            Ok(())
+        };
+        writer.ended = true;
         sealed
             .err()
             .inspect(|error| self.core.poison(&error.to_string()))

@@ -293,6 +293,7 @@ impl Opening<'_> {
             unsynced: Vec::new(),
             unsynced_bytes: 0,
             unproven: true,
+            ended: false,
             clock: Arc::clone(&self.preparer.clock),
         };
         let bytes: usize = entries.iter().map(Entry::bytes).sum();

@@ -38,7 +38,7 @@ impl Core {
         writer.write_group(&mut [Entry::record(snapshot)])?;
         self.sync_and_publish(writer)?;
         self.count_coverage();
-        self.note_room(writer);
+        self.note_room(writer, 0);
         Ok(())
     }
 

@@ -438,7 +438,11 @@ impl Replay {
         Ok(())
     }
 
-    fn finish(self, files: &[File], older: &[Found], base: &Base) -> Recovered {
+    fn finish(mut self, files: &[File], older: &[Found], base: &Base) -> Recovered {
+        if let Some(first) = self.suspects.first() {
+            // Whatever is missing in front of the first suspect lay below the proof.
+            pass_hole(&mut self.state, &first.header);
+        }
         let mut segments = Vec::new();
         let mut leftovers = Vec::new();
         for found in older {
@@ -551,7 +555,7 @@ fn whole_transactions(suspects: Vec<Suspect>, state: &LogState) -> Vec<Suspect> 
     for suspect in suspects {
         let header = &suspect.header;
         if header.kind == FrameKind::Put {
-            if header.count > 0 && header.sequence < sequence {
+            if header.sequence < sequence {
                 continue;
             }
             if header.sequence != sequence || header.control != control {
@@ -584,9 +588,8 @@ fn is_numbered_kind(kind: FrameKind) -> bool {
     )
 }
 
-/// Applies a proven frame; a repeat (copied forward by an earlier open) changes nothing.
-fn apply(state: &mut LogState, frame: &Suspect) -> Result<(), String> {
-    let header = &frame.header;
+/// Numbers are dense: those missing in front of a frame were lost to damage, and stay given.
+fn pass_hole(state: &mut LogState, header: &FrameHeader) {
     if header.control > state.next_control {
         state.control_lost = true;
         state.next_control = header.control;
@@ -595,8 +598,14 @@ fn apply(state: &mut LogState, frame: &Suspect) -> Result<(), String> {
         state.lost.insert(state.next_sequence, header.sequence - 1);
         state.next_sequence = header.sequence;
     }
+}
+
+/// Applies a proven frame; a repeat (copied forward by an earlier open) changes nothing.
+fn apply(state: &mut LogState, frame: &Suspect) -> Result<(), String> {
+    let header = &frame.header;
+    pass_hole(state, header);
     if header.kind == FrameKind::Put {
-        let repeated = header.count > 0 && header.sequence < state.next_sequence;
+        let repeated = header.sequence < state.next_sequence;
         if !repeated {
             state.apply(put_op(frame)?);
         }
