@@ -308,6 +308,8 @@ impl<R: ReadAt> Scanner<R> {
         let mut resume = self.find(bad.behind, nonzero_end)?;
         if resume.is_none() && bad.behind > inside {
             resume = self.find(inside, bad.behind.min(nonzero_end))?;
+            // The scout has walked behind this frame's length; the scan goes on before that.
+            self.scouted = self.scouted.min(inside);
         }
         let Some((resume, _)) = resume else {
             return Ok(self.finally(Final::Corrupt {

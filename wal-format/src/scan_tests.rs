@@ -292,6 +292,29 @@ fn behind_a_bad_body_its_own_length_is_searched_first_then_everywhere() {
 }
 
 #[test]
+fn a_scan_that_goes_on_inside_a_bad_body_still_sees_what_proves_the_next_bad_frame() {
+    let mut image = Image::new(16384);
+    let outer = image.put(&[0; 800], 0);
+    let mut scratch = Image::new(16384);
+    scratch.used = widen(outer) + 128;
+    let from = scratch.used;
+    let [a, b, c] = [1, 2, 3].map(|n| {
+        let watermark = crate::code::narrow(scratch.used);
+        scratch.put(&[n; 20], watermark)
+    });
+    image.bytes[from..scratch.used].copy_from_slice(&scratch.bytes[from..scratch.used]);
+    image.bytes[widen(b) + 64] ^= 1;
+    let expected = [
+        Corrupt(outer, FrameError::BodyChecksum, Some(a)),
+        Frame(a),
+        Corrupt(b, FrameError::BodyChecksum, Some(c)),
+        Frame(c),
+        End(crate::code::narrow(scratch.used)),
+    ];
+    assert_eq!(image.scan(), expected);
+}
+
+#[test]
 fn a_copy_of_frames_in_an_event_is_never_a_frame() {
     let log = five();
     let copy = &log.bytes[widen(BEGIN)..log.used];
