@@ -152,7 +152,8 @@ fn every_line_answered_ok_is_there_after_kills_and_no_line_twice() {
     let there: BTreeSet<u64> = lines.iter().copied().collect();
     let missing = client.acknowledged.difference(&there).count();
     println!(
-        "{} lines sent, {} answered OK, {} there, {kills} kills: {missing} of the answered missing, \
+        "{} lines sent, {} answered OK, {} there, {kills} kills: {missing} of the answered \
+         missing, \
          {} twice",
         client.next,
         client.acknowledged.len(),

@@ -98,7 +98,8 @@ impl Region {
         // SAFETY: `check` keeps offset inside the region.
         let target = unsafe { self.pointer().add(offset) };
         // SAFETY: source and target are valid for the length (`check`, `writable`) and do not
-        // overlap: the source is a Rust slice, the target memory that no Rust reference covers (contract).
+        // overlap: the source is a Rust slice, the target memory that no Rust reference covers
+        // (contract).
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
         Ok(())
     }

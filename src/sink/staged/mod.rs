@@ -1,6 +1,5 @@
 //! The exactly-once publisher: staged files, epochs, claims.
 mod attempt;
-pub mod audit;
 pub mod bucket;
 pub mod epoch;
 pub mod hadoop_conf;

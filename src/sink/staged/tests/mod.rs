@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::audit::Audit;
+use super::names::PartName;
 use super::options::StagedOptions;
 use super::resolver::{Backoff, Publisher, StoreOpener};
 use super::sink::StagedSink;
@@ -193,12 +193,13 @@ fn assert_exactly_once(log: &Arc<Mutex<Log>>, store: &SimStore, what: &str) {
         );
     }
     assert!(lines.is_empty(), "{what}: {lines:?}");
-    let audit = Audit::of_names(names);
-    assert!(
-        audit.is_clean() && audit.other_files == 0,
-        "{what}: {audit:?}"
-    );
-    assert_eq!(audit.channels[0].covers.map(|c| c.first), Some(0), "{what}");
+    let parsed: Vec<PartName> = names
+        .into_iter()
+        .map(|name| PartName::parse(name).unwrap_or_else(|| panic!("{what}: foreign {name}")))
+        .collect();
+    let audits = crate::tools::audit::audit(parsed);
+    assert!(audits.iter().all(|a| a.is_sound()), "{what}: {audits:?}");
+    assert_eq!(audits[0].first, 0, "{what}");
     assert!(log.epochs.is_empty(), "{what}");
 }
 
