@@ -342,3 +342,41 @@ fn metrics_have_flumes_names_and_readiness_follows_the_components() {
     );
     agent.stop().expect(0);
 }
+
+/// A memory channel has to be emptied before a stop, and its sink cannot: the stop must not hang.
+fn stuck(bench: &Bench, args: &[&str]) -> Agent {
+    let path = format!(
+        "a1.sinks.k1.hdfs.path = hdfs://127.0.0.1:{}/logs",
+        free_port()
+    );
+    let config = bench.config(&[
+        "a1.sinks.k1.type = hdfs",
+        "a1.sinks.k1.hdfs.fileType = DataStream",
+        "a1.channels.c1.type = memory",
+        &path,
+    ]);
+    let agent = Agent::start(&config, args);
+    bench.send(&lines(0..10));
+    agent
+}
+
+#[test]
+fn a_stop_that_takes_longer_than_the_drain_timeout_exits_4_and_says_what_is_left() {
+    let bench = Bench::new();
+    let ended = stuck(&bench, &["--drain-timeout", "1"]).stop().expect(4);
+    assert!(
+        ended.log.contains("10 events were only in memory"),
+        "{}",
+        ended.log
+    );
+}
+
+#[test]
+fn a_second_signal_stops_at_once() {
+    let bench = Bench::new();
+    let mut agent = stuck(&bench, &["--drain-timeout", "3600"]);
+    agent.signal(Signal::TERM);
+    agent.wait_for_log("sources have stopped");
+    assert!(agent.is_running());
+    agent.stop().expect(4);
+}

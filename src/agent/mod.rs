@@ -320,7 +320,7 @@ impl RunningAgent {
 
     /// Stops at once.
     fn abort(&mut self, why: &str) {
-        tracing::warn!("stopping at once: {why}; the log keeps what is not published");
+        tracing::warn!("stopping at once: {why}; what is not published is left to the next start");
         self.phase.send_replace(Phase::Abort);
         self.deadline = Some(Instant::now() + LEAVE_AFTER);
     }
@@ -336,10 +336,7 @@ fn verdict(ends: &[FlowEnd], registry: &Registry, audited: bool, err: &mut dyn W
     }
     for end in ends {
         if let FlowEnd::NotDrained(reason) = end {
-            tell(
-                err,
-                &format!("stopped before drained, nothing is lost: {reason}"),
-            );
+            tell(err, &format!("stopped before drained: {reason}"));
             return exit::NOT_DRAINED;
         }
     }

@@ -317,7 +317,7 @@ impl Flow {
         tokio::select! {
             () = in_order => {}
             _ = aborted.wait_for(|phase| *phase == Phase::Abort) => {
-                return FlowEnd::NotDrained(format!("channel {name} was not drained"));
+                return FlowEnd::NotDrained(self.left_behind(channel));
             }
         }
         if let Ok(Failure::Fatal { exit, reason }) = running.failures.try_recv() {
@@ -334,6 +334,16 @@ impl Flow {
             ));
         }
         FlowEnd::Clean
+    }
+
+    /// What a stop that was cut short leaves, in words.
+    fn left_behind(&self, channel: &Arc<dyn Channel>) -> String {
+        let (name, status) = (&self.entry.name, channel.status());
+        let left = status.waiting + status.leased + status.sealed_unpublished;
+        match self.durable {
+            true => format!("channel {name}: {left} events are not published; the log keeps them"),
+            false => format!("channel {name}: {left} events were only in memory and are lost"),
+        }
     }
 
     /// Closes the channel; the reason if that fails.
