@@ -79,11 +79,11 @@ fn check(findings: &[String]) {
     );
 }
 
-/// Rows of tables in documentation are left out: a row cannot be broken.
+/// Rows of tables in documentation and raw strings are left out: they cannot be broken.
 fn long_lines(file: &Text) -> Vec<String> {
     let is_row = |line: &str| {
         let line = line.trim_start();
-        line.starts_with("//! |") || line.starts_with("/// |")
+        line.starts_with("//! |") || line.starts_with("/// |") || line.contains("r#\"")
     };
     let lines = file
         .text

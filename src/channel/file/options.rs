@@ -148,8 +148,8 @@ impl FileChannelOptions {
         Ok(())
     }
 
-    /// Most bytes of frames in one group and in one put transaction: a quarter of a segment, so that a snapshot
-    /// and a copied group always fit beside it.
+    /// Most bytes of frames in one group and in one put transaction: a quarter of a segment, so
+    /// that a snapshot and a copied group always fit beside it.
     pub(super) fn group_bytes_max(&self) -> usize {
         (self.segment_bytes() as usize / 4).min(GROUP_BYTES_MAX)
     }

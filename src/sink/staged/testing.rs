@@ -217,7 +217,7 @@ impl Channel for Arc<TestChannel> {
         Ok(record)
     }
     fn journal(&self) -> Arc<dyn EpochJournal> {
-        Arc::new(Arc::clone(self))
+        Arc::new(Self::clone(self))
     }
     fn positions(&self, _prefix: &str) -> Vec<Position> {
         Vec::new()
