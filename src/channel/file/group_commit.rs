@@ -346,7 +346,7 @@ impl Core {
     /// After a second of quiet: a watermark, so that rot in the last group can be told from a
     /// torn tail; under pressure: an early roll, so that dead segments can go.
     fn quiet_work(&self, writer: &mut LogWriter, quiet_since: Instant) -> std::io::Result<()> {
-        if self.wants_pressure_roll() && self.spares.available() >= 2 {
+        if self.wants_pressure_roll() {
             self.roll(writer)?;
             return Ok(());
         }

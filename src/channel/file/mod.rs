@@ -180,9 +180,9 @@ impl Core {
         self.try_promise(bytes, || self.queue().try_reserve(events))
     }
 
-    fn no_room(&self) -> ChannelError {
+    fn no_room(&self, events: u64) -> ChannelError {
         self.stats.refused.fetch_add(1, Ordering::Relaxed);
-        self.full()
+        self.full(events)
     }
 
     fn finish_put(
@@ -310,7 +310,7 @@ impl Channel for FileChannel {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(core.no_room());
+                return Err(core.no_room(events));
             }
             core.room.wait_async(seen, left).await;
             core.check_alive()?;
@@ -329,7 +329,7 @@ impl Channel for FileChannel {
                 break;
             }
             if !core.room.wait(seen, deadline) {
-                return Err(core.no_room());
+                return Err(core.no_room(events));
             }
             core.check_alive()?;
         }

@@ -195,7 +195,7 @@ impl Opening<'_> {
         mut spares: Vec<Spare>,
         mut next_number: u32,
     ) -> Result<Core, OpenError> {
-        let dir = &self.options.data_dirs[0];
+        let dir = &self.options.data_dirs[0].clone();
         let identity = self
             .disk
             .identity(dir)
@@ -218,6 +218,7 @@ impl Opening<'_> {
             previous: self.recovered.segments.last().map(Segment::reference),
         };
         let mut last_error = None;
+        self.make_room_for_a_start(spares.is_empty());
         for _ in 0..ATTEMPTS {
             let spare = match self.next_spare(&mut spares, &mut next_number) {
                 Ok(spare) => spare,
@@ -257,6 +258,41 @@ impl Opening<'_> {
             dir,
             error,
         ))
+    }
+
+    /// With nothing prepared and no room to prepare: deletes what two durable snapshots have seen
+    /// without live events (INV-7), so that a full disk opens as often as one likes.
+    fn make_room_for_a_start(&mut self, nothing_prepared: bool) {
+        if !nothing_prepared || !self.space_is_short() {
+            return;
+        }
+        let segments = &mut self.recovered.segments;
+        let behind: Vec<u64> = segments.iter().skip(1).map(|s| s.first_sequence).collect();
+        let mut behind = behind.into_iter();
+        let state = &self.recovered.state;
+        let disk = &self.disk;
+        segments.retain(|segment| {
+            let end = behind.next();
+            let dead = end.is_some_and(|end| state.is_dead(segment.first_sequence, end, false));
+            if !dead || segment.covered < 2 {
+                return true;
+            }
+            match disk.remove(&segment.path) {
+                Ok(()) => false,
+                Err(error) => {
+                    tracing::warn!(path = %segment.path.display(), "cannot remove: {error}");
+                    true
+                }
+            }
+        });
+    }
+
+    /// Whether there is too little free space to give any away.
+    fn space_is_short(&self) -> bool {
+        let size = u64::from(self.options.segment_bytes());
+        let wanted = size + self.options.minimum_required_space;
+        let mut dirs = self.options.data_dirs.iter();
+        dirs.any(|dir| self.disk.space(dir).is_ok_and(|space| space.free < wanted))
     }
 
     fn next_spare(&self, spares: &mut Vec<Spare>, next_number: &mut u32) -> std::io::Result<Spare> {
@@ -307,6 +343,9 @@ impl Opening<'_> {
         for op in writer.sync()? {
             state.apply(op);
         }
+        // Not synced: all it has to tell the next start is that the sync above returned.
+        writer.write_group(&mut [Entry::record(Record::Watermark)])?;
+        writer.unsynced.clear();
         Ok((spare, writer, state))
     }
 
@@ -317,7 +356,9 @@ impl Opening<'_> {
             return;
         };
         let len = u64::from(*nonzero_end).next_multiple_of(4096);
-        if len >= found.len {
+        // On a full disk another process might take what is cut off: the segment goes as a whole,
+        // when it is dead, and the reserve gets its room.
+        if len >= found.len || self.space_is_short() {
             return;
         }
         let cut = self
@@ -351,7 +392,7 @@ impl Opening<'_> {
         let table = SegmentTable {
             segments: std::mem::take(&mut self.recovered.segments),
         };
-        let (first_sequence, end) = (self.recovered.state.next_sequence, writer.active.tail);
+        let (first_sequence, end) = (self.recovered.state.next_sequence, writer.durable.offset());
         let core = Core {
             name: self.name.to_owned(),
             options: self.options.clone(),

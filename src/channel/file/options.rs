@@ -113,8 +113,10 @@ pub(super) const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Bytes of a put frame's body from which the next event opens a new frame, so that one bad
 /// sector costs little.
 pub(super) const FRAME_BODY_TARGET: usize = 128 << 10;
-/// Prepared segments that puts never take: the room in which a full log still drains.
-pub(super) const SPARES_RESERVED: usize = 3;
+/// Prepared segments that puts never take: the room in which a full log still drains. Four starts
+/// in a row on a full disk need as many: the first one's segment holds the copied tail, and that
+/// of the second goes when the third and the fourth have covered it.
+pub(super) const SPARES_RESERVED: usize = 4;
 /// Prepared segments that the preparer keeps ready beyond the reserve.
 pub(super) const SPARES_AHEAD: usize = 2;
 /// Dead segments that are kept at most, whatever their age.

@@ -38,6 +38,8 @@ pub(super) struct PoolState {
     pub(super) next_number: u32,
     /// Why the last preparation was refused; cleared by the next that succeeds.
     pub(super) short_of_space: Option<String>,
+    /// Whether the log says that puts are held back.
+    pub(super) held_back: bool,
     pub(super) stop: bool,
 }
 

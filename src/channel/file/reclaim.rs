@@ -15,9 +15,6 @@ use super::segment::Segment;
 use crate::channel::ChannelError;
 use wal_format::Record;
 
-/// What must stay free beside a prepared segment even for the reserve.
-const FREE_FLOOR: u64 = 1 << 20;
-
 impl Core {
     /// Makes `spare` the active segment: its snapshot is durable on `Ok`.
     pub(super) fn open_segment(&self, writer: &mut LogWriter, spare: Spare) -> std::io::Result<()> {
@@ -83,25 +80,27 @@ impl Core {
 
     /// Whether an early roll would let dead segments go. Segments that an early roll itself
     /// leaves behind hold no events; they do not ask for another roll until three of them wait.
+    /// The last prepared segment is given only for one that this very roll sets free.
     pub(super) fn wants_pressure_roll(&self) -> bool {
         if !self.space_is_short() {
             return false;
         }
+        let spares = self.spares.available();
         let state = self.state();
         let table = self.table();
-        let mut empty = 0;
+        let (mut empty, mut held, mut next_to_go) = (0, false, false);
         for index in 0..table.segments.len() {
             let segment = &table.segments[index];
             let end = table.end_sequence(index, state.next_sequence);
             if segment.covered >= 2 || !state.is_dead(segment.first_sequence, end, true) {
                 continue;
             }
-            if end > segment.first_sequence {
-                return true;
-            }
-            empty += 1;
+            let whole = segment.len >= u64::from(self.options.segment_bytes());
+            next_to_go |= whole && segment.covered == 1;
+            held |= end > segment.first_sequence;
+            empty += u32::from(end == segment.first_sequence);
         }
-        empty > 3
+        (held || empty > 3) && (spares >= 2 || (spares == 1 && next_to_go))
     }
 
     /// Deletes what may go. Errors are logged and tried again at the next call.
@@ -186,8 +185,11 @@ impl Core {
         let mut pool = self.spares.lock();
         pool.next_number = spare.number + 1;
         pool.ready.push(spare);
-        if pool.ready.len() > SPARES_RESERVED && pool.short_of_space.take().is_some() {
-            tracing::info!(channel = %self.name, "room on disk again, puts go on");
+        if pool.ready.len() > SPARES_RESERVED {
+            pool.short_of_space = None;
+            if std::mem::take(&mut pool.held_back) {
+                tracing::info!(channel = %self.name, "room on disk again, puts go on");
+            }
         }
         drop(pool);
         self.spares.wake();
@@ -196,7 +198,7 @@ impl Core {
 
     fn out_of_space(&self, reason: String) {
         let mut pool = self.spares.lock();
-        if pool.short_of_space.is_none() && pool.ready.len() <= SPARES_RESERVED {
+        if pool.ready.len() <= SPARES_RESERVED && !std::mem::replace(&mut pool.held_back, true) {
             tracing::warn!(
                 channel = %self.name,
                 "puts are held back, takes and acknowledgements go on: {reason}"
@@ -220,10 +222,11 @@ impl Core {
     fn space_refusal(&self, number: u32, ready: usize) -> Option<String> {
         let size = u64::from(self.options.segment_bytes());
         let dir = &self.options.data_dirs[number as usize % self.options.data_dirs.len()];
+        // The reserve may take all there is: it is what makes room again.
         let floor = if ready < SPARES_RESERVED {
-            FREE_FLOOR
+            0
         } else {
-            self.options.minimum_required_space.max(FREE_FLOOR)
+            self.options.minimum_required_space
         };
         let free = match self.disk.space(dir) {
             Ok(space) => space.free,
@@ -245,15 +248,19 @@ impl Core {
         }
     }
 
-    /// The error of a put that found no room in time.
-    pub(super) fn full(&self) -> ChannelError {
+    /// The error of a put of `events` that found no room in time.
+    pub(super) fn full(&self, events: u64) -> ChannelError {
+        let counts = self.queue().counts();
+        let used = counts.waiting + counts.leased + counts.committed + counts.reserved;
         let disk = self.spares.lock().short_of_space.clone();
-        let reason = disk.unwrap_or_else(|| {
+        let reason = if used + events > self.options.capacity {
             format!(
-                "all of its capacity of {} events is in use",
+                "{used} of its capacity of {} events are in use, {events} more do not fit",
                 self.options.capacity
             )
-        });
+        } else {
+            disk.unwrap_or_else(|| "the next segment is still being prepared on disk".to_owned())
+        };
         ChannelError::Full {
             channel: self.name.clone(),
             reason,

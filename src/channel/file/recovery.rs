@@ -456,6 +456,9 @@ impl Replay {
                 None => leftovers.push(found.clone()),
             }
         }
+        if self.proven >= Lsn::new(files[0].found.number, base.behind) {
+            count_coverage(&mut segments, base);
+        }
         for (file, seen) in files.iter().zip(&self.seen) {
             segments.push(self.scanned_segment(file, seen));
         }
@@ -488,6 +491,23 @@ impl Replay {
             end,
         };
         old_segment(&file.found, &reference)
+    }
+}
+
+/// How many durable snapshots up to that of the base saw each segment before it without live
+/// events. One that never held an event is seen so by all of them.
+fn count_coverage(segments: &mut [Segment], base: &Base) {
+    let state = LogState::from_snapshot(base.header.sequence, base.header.control, &base.snapshot);
+    let count = segments.len();
+    let mut end = base.header.sequence;
+    for (index, segment) in segments.iter_mut().enumerate().rev() {
+        let first = segment.first_sequence;
+        if end <= first {
+            segment.covered = u8::try_from(count - index).unwrap_or(u8::MAX);
+        } else if state.is_dead(first, end, false) {
+            segment.covered = 1;
+        }
+        end = first;
     }
 }
 
