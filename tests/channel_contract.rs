@@ -4,11 +4,16 @@
 #[path = "support/channel_contract.rs"]
 mod channel_contract;
 
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use channel_contract::Options;
 use forebay::channel::Channel;
+use forebay::channel::file::{FileChannel, FileChannelOptions};
 use forebay::channel::memory::{MemoryChannel, MemoryOptions};
+use forebay::env::clock;
+use forebay::env::disk_real::RealDisk;
 
 /// One module of tests for one channel: `$open` makes a fresh, empty channel from [`Options`].
 macro_rules! contract {
@@ -64,4 +69,27 @@ fn open_memory(options: Options) -> Arc<dyn Channel> {
 
 contract!(memory, open_memory);
 
-// The file channel's factory goes here: `contract!(file, open_file);`, a fresh directory each.
+fn open_file(options: Options) -> Arc<dyn Channel> {
+    // The channel outlives this call; what an earlier run has left is removed.
+    static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(|| {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("channel_contract");
+        if directory.exists() {
+            std::fs::remove_dir_all(&directory).expect("the leavings of an earlier run go");
+        }
+        directory
+    });
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let options = FileChannelOptions {
+        data_dirs: vec![DIRECTORY.join(number.to_string())],
+        capacity: options.capacity,
+        transaction_capacity: options.transaction_capacity,
+        keep_alive: options.keep_alive,
+        max_file_size: 1 << 20,
+        minimum_required_space: 1 << 20,
+        ..FileChannelOptions::default()
+    };
+    FileChannel::open("c1", options, Arc::new(RealDisk), clock::system()).expect("opens")
+}
+
+contract!(file, open_file);

@@ -31,7 +31,7 @@ mod state;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -93,6 +93,7 @@ pub(super) struct Core {
     room: Signal,
     ready: Signal,
     poisoned: OnceLock<String>,
+    closed: AtomicBool,
     stats: Stats,
 }
 
@@ -124,8 +125,14 @@ impl Core {
     fn check_alive(&self) -> Result<(), ChannelError> {
         match self.poisoned.get() {
             Some(_) => Err(self.gone()),
+            None if self.closed.load(Ordering::Acquire) => Err(self.closed()),
             None => Ok(()),
         }
+    }
+
+    /// Whether nothing will ever come any more, so that nobody may wait for it.
+    fn has_ended(&self) -> bool {
+        self.poisoned.get().is_some() || self.closed.load(Ordering::Acquire)
     }
 
     /// The error of a waiter whose group never became durable.
@@ -239,7 +246,7 @@ impl FileChannel {
                 Err(error) => core.poison(&error.to_string()),
             }
             if Instant::now() >= deadline {
-                return Err(core.full());
+                return Err(core.full(0));
             }
             drop(
                 core.spares
@@ -254,6 +261,7 @@ impl FileChannel {
         if threads.is_empty() {
             return None;
         }
+        self.core.closed.store(true, Ordering::Release);
         unpoisoned(&self.core.pending).stop = true;
         self.core.pending_changed.notify_all();
         self.core.spares.lock().stop = true;
@@ -264,6 +272,8 @@ impl FileChannel {
             }
         }
         let error = self.end_log(seal);
+        self.core.queue().release_all();
+        unpoisoned(&self.core.windows).clear();
         self.core.room.raise();
         self.core.ready.raise();
         unpoisoned(&self.locks).clear();
@@ -357,7 +367,7 @@ impl Channel for FileChannel {
 
     async fn wait_ready(&self, timeout: Duration) {
         let seen = self.core.ready.seen();
-        if self.core.queue().has_ready(Instant::now()) || self.core.poisoned.get().is_some() {
+        if self.core.queue().has_ready(Instant::now()) || self.core.has_ended() {
             return;
         }
         self.core.want_sync();
@@ -376,7 +386,7 @@ impl Channel for FileChannel {
                 let wake = queue.next_deadline(now);
                 (ready, wake.map_or(deadline, |at| at.min(deadline)))
             };
-            if ready || self.core.poisoned.get().is_some() || now >= deadline {
+            if ready || self.core.has_ended() || now >= deadline {
                 return;
             }
             self.core.want_sync();

@@ -10,6 +10,7 @@ use wal_format::{FrameKind, Identity, Open, Record};
 
 use super::layout::{self, Found, Listing};
 use super::log::{Active, Entry, EntryOp, LogWriter};
+use super::options::SPARES_RESERVED;
 use super::prepare::{PoolState, Preparer, Spare, SparePool, random_u64};
 use super::recovery::{self, Recovered, Suspect};
 use super::segment::{Segment, SegmentTable, read_header};
@@ -231,9 +232,12 @@ impl Opening<'_> {
             match self.first_group(spare, &open) {
                 Ok((spare, writer, state)) => {
                     let incarnation = Incarnation { number, nonce };
+                    let short = spares.len() < SPARES_RESERVED && self.space_is_short();
+                    let short_of_space = short.then(|| "the disk is full".to_owned());
                     let pool = PoolState {
                         ready: spares,
                         next_number,
+                        short_of_space,
                         ..PoolState::default()
                     };
                     self.cut_old_tail();
@@ -414,6 +418,7 @@ impl Opening<'_> {
             room: super::Signal::default(),
             ready: super::Signal::default(),
             poisoned: OnceLock::new(),
+            closed: std::sync::atomic::AtomicBool::new(false),
             stats: super::Stats::default(),
         };
         core.adopt(&spare, first_sequence);
