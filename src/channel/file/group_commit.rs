@@ -15,12 +15,14 @@ use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedMutexGuard, oneshot};
 use wal_format::{FrameKind, Record};
 
 use super::Core;
+use super::journal::seq_range;
 use super::log::{Entry, LogWriter};
 use super::options::{SPARES_RESERVED, SyncMode};
+use super::state::{LogState, Op};
 use crate::channel::ChannelError;
 use crate::event::{Seq, SeqRange};
 
@@ -33,6 +35,8 @@ pub(super) struct Ready {
     pub(super) entry: Entry,
     pub(super) events: u64,
     pub(super) waiter: oneshot::Sender<Answer>,
+    /// The journal's turn, given back once the record is applied.
+    pub(super) turn: Option<OwnedMutexGuard<()>>,
 }
 
 /// Transactions between their producers and the log.
@@ -62,6 +66,7 @@ impl Pending {
 /// A waiter whose group is written.
 struct Written {
     waiter: oneshot::Sender<Answer>,
+    _turn: Option<OwnedMutexGuard<()>>,
     range: Option<SeqRange>,
     events: u64,
     put: bool,
@@ -106,6 +111,7 @@ impl Core {
             entry,
             events,
             waiter,
+            turn: None,
         })?;
         if let Ok(mut writer) = self.writer.try_lock() {
             self.lead(&mut writer);
@@ -121,12 +127,18 @@ impl Core {
     }
 
     /// Commits from a task: the background thread leads.
-    pub(super) async fn submit(&self, entry: Entry, events: u64) -> Answer {
+    pub(super) async fn submit(
+        &self,
+        entry: Entry,
+        events: u64,
+        turn: Option<OwnedMutexGuard<()>>,
+    ) -> Answer {
         let (waiter, answer) = oneshot::channel();
         self.enqueue(Ready {
             entry,
             events,
             waiter,
+            turn,
         })?;
         self.pending_changed.notify_one();
         answer.await.unwrap_or_else(|_| Err(self.gone()))
@@ -189,6 +201,7 @@ impl Core {
             let put = ready.entry.kind == FrameKind::Put;
             waiters.push(Written {
                 waiter: ready.waiter,
+                _turn: ready.turn,
                 range: None,
                 events: ready.events,
                 put,
@@ -235,10 +248,22 @@ impl Core {
     /// Syncs, applies what became durable, and lets sinks take it.
     pub(super) fn sync_and_publish(&self, writer: &mut LogWriter) -> std::io::Result<()> {
         let ops = writer.sync()?;
+        let mut ended = Vec::new();
         {
             let mut state = self.state();
             for op in ops {
+                ended.extend(ended_epoch(&state, &op));
                 state.apply(op);
+            }
+        }
+        // Here and not in the caller's task, which may have gone away meanwhile.
+        for (done, range) in ended {
+            if done {
+                self.queue().done(range);
+                self.acknowledged(range.count());
+            } else {
+                self.queue().abandon(range);
+                self.uncover(range);
             }
         }
         if let Some(active) = self.table().active_mut() {
@@ -411,6 +436,16 @@ impl Core {
         let sure = (self.options.segment_bytes() as usize / 2).max(1);
         available >= (needed - active_room).div_ceil(sure) + SPARES_RESERVED
     }
+}
+
+/// The epoch that `op` ends, and whether it is done (or else given up).
+fn ended_epoch(state: &LogState, op: &Op) -> Option<(bool, SeqRange)> {
+    let (done, number) = match op {
+        Op::Record(Record::Done { epoch }) => (true, epoch),
+        Op::Record(Record::Abandon { epoch }) => (false, epoch),
+        _ => return None,
+    };
+    state.epochs.get(number).map(|e| (done, seq_range(e.range)))
 }
 
 const QUIET_TICK: Duration = Duration::from_millis(200);

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::OwnedMutexGuard;
 use wal_format::{Epoch, Part, Range, Record};
 
 use super::Core;
@@ -28,8 +29,19 @@ impl Core {
     }
 
     /// Writes one control record; durable on `Ok`.
-    pub(super) async fn write_record(&self, record: Record) -> Result<(), ChannelError> {
-        self.submit(Entry::record(record), 0).await.map(|_| ())
+    pub(super) async fn write_record(
+        &self,
+        record: Record,
+        turn: Option<OwnedMutexGuard<()>>,
+    ) -> Result<(), ChannelError> {
+        self.submit(Entry::record(record), 0, turn)
+            .await
+            .map(|_| ())
+    }
+
+    /// Records of epochs go one at a time, also when their callers do not wait for them.
+    async fn turn(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.journal_turn).lock_owned().await
     }
 
     pub(super) async fn seal_lease(
@@ -37,7 +49,7 @@ impl Core {
         lease: LeaseId,
         request: SealRequest,
     ) -> Result<EpochRecord, ChannelError> {
-        let _one_at_a_time = self.journal_turn.lock().await;
+        let turn = self.turn().await;
         let (number, snapshot) = {
             let state = self.state();
             (
@@ -63,7 +75,7 @@ impl Core {
                  bytes; raise maxFileSize or lower hdfs.maxOpenFiles"
             )));
         }
-        match self.write_record(record).await {
+        match self.write_record(record, Some(turn)).await {
             Ok(()) => Ok(from_epoch(&epoch)),
             Err(error) => {
                 self.queue().unseal(range);
@@ -103,8 +115,10 @@ impl EpochJournal for FileJournal {
     }
 
     async fn fenced(&self, through: u32) -> Result<(), ChannelError> {
-        let _one_at_a_time = self.0.journal_turn.lock().await;
-        self.0.write_record(Record::Fence { through }).await
+        let turn = self.0.turn().await;
+        self.0
+            .write_record(Record::Fence { through }, Some(turn))
+            .await
     }
 
     fn next_sequence(&self) -> Seq {
@@ -120,38 +134,35 @@ impl EpochJournal for FileJournal {
     }
 
     async fn claimed(&self, epoch: u64) -> Result<(), ChannelError> {
-        let _one_at_a_time = self.0.journal_turn.lock().await;
+        let turn = self.0.turn().await;
         let mut sealed = self.0.epoch(epoch)?;
         sealed.claimed = true;
-        self.0.write_record(Record::Claimed(sealed)).await
+        self.0
+            .write_record(Record::Claimed(sealed), Some(turn))
+            .await
     }
 
     async fn done(&self, epoch: u64) -> Result<(), ChannelError> {
-        let _one_at_a_time = self.0.journal_turn.lock().await;
-        let range = seq_range(self.0.epoch(epoch)?.range);
-        self.0.write_record(Record::Done { epoch }).await?;
-        self.0.queue().done(range);
-        self.0.acknowledged(range.count());
+        let turn = self.0.turn().await;
+        self.0.epoch(epoch)?;
+        self.0
+            .write_record(Record::Done { epoch }, Some(turn))
+            .await?;
         Ok(())
     }
 
     async fn abandon(&self, epoch: u64) -> Result<(), ChannelError> {
-        let _one_at_a_time = self.0.journal_turn.lock().await;
+        let turn = self.0.turn().await;
         let range = seq_range(self.0.epoch(epoch)?.range);
-        let held = self
-            .0
-            .table()
-            .holding(range.first.0)
-            .map(|s| s.first_sequence);
-        if held.is_none_or(|first| first > range.first.0) {
+        if !self.0.holds(range) {
             return Err(self.0.refused(format!(
                 "the segments of epoch {epoch} (events {} to {}) are deleted already",
                 range.first, range.last
             )));
         }
-        self.0.write_record(Record::Abandon { epoch }).await?;
-        self.0.queue().abandon(range);
-        self.0.ready.raise();
+        self.0
+            .write_record(Record::Abandon { epoch }, Some(turn))
+            .await?;
         Ok(())
     }
 

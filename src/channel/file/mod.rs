@@ -86,7 +86,8 @@ pub(super) struct Core {
     queue: Mutex<Queue>,
     windows: Mutex<HashMap<LeaseId, Window>>,
     spares: SparePool,
-    journal_turn: tokio::sync::Mutex<()>,
+    /// Kept by a record in flight, so that it outlives a caller who goes away.
+    journal_turn: Arc<tokio::sync::Mutex<()>>,
     /// Room of the active segment after the last group, for admission without the writer's lock.
     /// Changed under the lock of `pending`, together with the bytes that wait for it.
     active_room: AtomicUsize,
@@ -325,7 +326,7 @@ impl Channel for FileChannel {
             core.room.wait_async(seen, left).await;
             core.check_alive()?;
         }
-        let answer = core.submit(entry, events).await;
+        let answer = core.submit(entry, events, None).await;
         core.finish_put(events, answer)
     }
 
@@ -411,7 +412,7 @@ impl Channel for FileChannel {
             first: range.first.0,
             last: range.last.0,
         }]);
-        self.core.write_record(record).await?;
+        self.core.write_record(record, None).await?;
         self.core.acknowledged(range.count());
         Ok(())
     }

@@ -216,7 +216,7 @@ impl Opening<'_> {
             nonce,
             identity,
             opened_at_ms: self.preparer.clock.wall_ms(),
-            previous: self.recovered.segments.last().map(Segment::reference),
+            previous: self.recovered.last_believed(),
         };
         let mut last_error = None;
         self.make_room_for_a_start(spares.is_empty());
@@ -414,7 +414,7 @@ impl Opening<'_> {
             queue: Mutex::new(queue),
             windows: Mutex::default(),
             spares: SparePool::new(pool),
-            journal_turn: tokio::sync::Mutex::default(),
+            journal_turn: Arc::default(),
             room: super::Signal::default(),
             ready: super::Signal::default(),
             poisoned: OnceLock::new(),

@@ -113,6 +113,52 @@ impl Core {
     }
 }
 
+impl Core {
+    /// Whether no segment that held events of `range` has been deleted. Damage does not count.
+    pub(super) fn holds(&self, range: SeqRange) -> bool {
+        let segments = self.table().segments.clone();
+        let from = segments.partition_point(|s| s.first_sequence <= range.first.0);
+        let Some(from) = from.checked_sub(1) else {
+            return false;
+        };
+        // A number that is missing was a segment with events, or a prepared one that was dropped:
+        // the segment before tells which.
+        segments[from..]
+            .windows(2)
+            .take_while(|pair| pair[0].first_sequence <= range.last.0)
+            .filter(|pair| pair[1].number != pair[0].number + 1)
+            .all(|pair| self.end_sequence(&pair[0]) >= pair[1].first_sequence)
+    }
+
+    /// First sequence number behind the frames of a segment, by reading it.
+    fn end_sequence(&self, segment: &Segment) -> u64 {
+        let mut end = segment.first_sequence;
+        let Ok(file) = open_cold(self.disk.as_ref(), segment) else {
+            return end;
+        };
+        let mut scanner = Scanner::new(
+            Salvage(file.as_ref()),
+            segment.number,
+            segment.salt,
+            wal_format::SEGMENT_HEADER_BYTES,
+            segment.end,
+            Lsn::new(segment.number, segment.end),
+        );
+        loop {
+            let Ok(step) = scanner.step();
+            match step {
+                Step::Frame { header, .. } => {
+                    end = end.max(header.sequence + u64::from(header.count));
+                }
+                Step::Corrupt {
+                    resume: Some(_), ..
+                } => {}
+                Step::Corrupt { .. } | Step::End { .. } | Step::Torn { .. } => return end,
+            }
+        }
+    }
+}
+
 impl Reading<'_> {
     /// Handles one frame; returns where to go on.
     fn step(

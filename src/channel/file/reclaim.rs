@@ -13,6 +13,7 @@ use super::options::{DEAD_SEGMENTS_KEPT, SPARES_AHEAD, SPARES_RESERVED};
 use super::prepare::Spare;
 use super::segment::Segment;
 use crate::channel::ChannelError;
+use crate::event::SeqRange;
 use wal_format::Record;
 
 impl Core {
@@ -70,6 +71,16 @@ impl Core {
             if state.is_dead(segment.first_sequence, end, space_needed) {
                 segment.covered = segment.covered.saturating_add(1);
                 segment.dead_since.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+
+    /// Events that counted as gone live again: snapshots that saw them dead count no more.
+    pub(super) fn uncover(&self, range: SeqRange) {
+        for segment in &mut self.table().segments {
+            if segment.first_sequence <= range.last.0 {
+                segment.covered = 0;
+                segment.dead_since = None;
             }
         }
     }

@@ -81,6 +81,16 @@ pub(super) struct Recovered {
     pub(super) cut: Option<(Found, u32)>,
 }
 
+impl Recovered {
+    /// The segment in which the proof ends. Those behind it (recoveries that were cut short) hold
+    /// nothing that is believed.
+    pub(super) fn last_believed(&self) -> Option<SegmentRef> {
+        let number = self.proven.segment();
+        let proven = self.segments.iter().find(|s| s.number == number);
+        proven.or(self.segments.last()).map(Segment::reference)
+    }
+}
+
 /// One segment file under examination.
 struct File {
     found: Found,
@@ -534,7 +544,8 @@ fn known_durable(files: &[File]) -> Lsn {
     known
 }
 
-/// Where later opens have said that the segment before them ends.
+/// Where later opens have said that the log before them ends; segments between the one they name
+/// and their own hold nothing that they believed.
 fn ends_by_later_openings(files: &[File]) -> Vec<(u32, u32)> {
     let mut ends = Vec::new();
     for file in files.iter().skip(1) {
@@ -544,6 +555,8 @@ fn ends_by_later_openings(files: &[File]) -> Vec<(u32, u32)> {
                 && let Some(previous) = open.previous
             {
                 ends.push((previous.segment, previous.end));
+                let skipped = previous.segment.saturating_add(1)..file.found.number;
+                ends.extend(skipped.map(|number| (number, SEGMENT_HEADER_BYTES)));
             }
         });
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::options::SPARES_RESERVED;
 use super::super::*;
-use super::{batch, take_all};
+use super::{batch, runtime, take_all};
 use crate::env::clock;
 use crate::env::disk_sim::SimDisk;
 
@@ -205,4 +205,188 @@ fn a_failed_sync_is_never_repeated_by_whoever_holds_the_writer_next() {
     assert_eq!(disk.syncs(), syncs);
     drop(writer);
     assert_eq!(channel.core.state().next_sequence, 1);
+}
+
+/// What an open has left behind as torn stays unbelieved when later snapshots rot, also when an
+/// open in between was cut short.
+#[test]
+fn a_torn_tail_is_not_believed_later_when_the_snapshot_that_ended_it_rots() {
+    let lazy = FileChannelOptions {
+        sync: SyncMode::Os,
+        ..options()
+    };
+    let mut cut_short = 0;
+    for cut in 1..12 {
+        let disk = SimDisk::default();
+        let channel = open_with(&disk, lazy.clone());
+        put(&channel, 0, 2);
+        put(&channel, 2, 2);
+        let torn = {
+            let mut writer = channel.core.writer();
+            channel.core.sync_and_publish(&mut writer).unwrap();
+            writer.durable.offset() as usize
+        };
+        // Never synced; the first of them does not reach the disk, those behind it do.
+        for n in 4..7 {
+            put(&channel, 2 * n, 2);
+        }
+        drop(channel);
+        let before = segments(&disk).len();
+        let disk = disk.kill();
+        disk.flip(&segments(&disk)[0], torn + 200, 3).unwrap();
+        disk.cut_power_after(cut);
+        let opened = FileChannel::open("c1", lazy.clone(), Arc::new(disk.clone()), clock::system());
+        cut_short += u64::from(opened.is_err() && segments(&disk).len() > before);
+        drop(opened);
+        let disk = disk.kill();
+        let channel = open(&disk);
+        assert_eq!(put(&channel, 4, 2), Some(range(5, 6)));
+        drop(channel);
+        let newest = segments(&disk).pop().unwrap();
+        disk.flip(&newest, 4096 + 100, 3).unwrap();
+        let found = take_all(&open(&disk.kill()));
+        assert_eq!(found, ((0..6).collect(), Vec::new()), "cut {cut}");
+    }
+    assert!(cut_short > 0, "no cut left a segment without its snapshot");
+}
+
+fn request(last: u64) -> SealRequest {
+    SealRequest {
+        last: Seq(last),
+        sink: "k1".into(),
+        store: "file://".into(),
+        base: "/out".into(),
+        attempt: format!("/out/_staging/c/i1/a{last}"),
+        parts: Vec::new(),
+    }
+}
+
+/// INV-8: an epoch number is given once, also when the caller of the first SEAL went away.
+#[test]
+fn a_seal_whose_caller_went_away_keeps_its_number() {
+    let disk = SimDisk::default();
+    let channel = open(&disk);
+    put(&channel, 0, 4);
+    let staged = TakeMode::Staged { block_events: 100 };
+    let lease = channel.open_lease(staged).unwrap();
+    assert_eq!(
+        channel.lease_take(lease, 10, 1 << 20).unwrap().events.len(),
+        4
+    );
+    runtime().block_on(async {
+        let writer = channel.core.writer();
+        let mut first = Box::pin(channel.seal(lease, request(2)));
+        assert!(poll_once(&mut first).is_none());
+        drop(first);
+        let mut second = Box::pin(channel.seal(lease, request(4)));
+        assert!(poll_once(&mut second).is_none());
+        drop(writer);
+        assert_eq!(second.await.unwrap().epoch, 2);
+    });
+    let open: Vec<_> = channel.journal().open_epochs();
+    assert_eq!(
+        open.iter().map(|e| (e.epoch, e.range)).collect::<Vec<_>>(),
+        [(1, range(1, 2)), (2, range(3, 4))]
+    );
+    // The same for DONE: the events of the epoch are not kept for ever.
+    runtime().block_on(async {
+        let writer = channel.core.writer();
+        let journal = channel.journal();
+        let mut done = Box::pin(journal.done(1));
+        assert!(poll_once(&mut done).is_none());
+        drop(done);
+        drop(writer);
+        journal.done(2).await.unwrap();
+    });
+    assert_eq!(channel.status().sealed_unpublished, 0);
+}
+
+/// Polls once, as a caller does that goes away afterwards.
+fn poll_once<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::Pin::new(future).poll(&mut context) {
+        std::task::Poll::Ready(output) => Some(output),
+        std::task::Poll::Pending => None,
+    }
+}
+
+/// Promise 1: what is given back to the head can be read; where it cannot, nothing changes.
+#[test]
+fn an_epoch_with_a_deleted_segment_in_its_middle_is_not_given_up() {
+    let disk = SimDisk::default();
+    let channel = open(&disk);
+    let held = channel.open_lease(TakeMode::Batch).unwrap();
+    put(&channel, 0, 1);
+    assert_eq!(
+        channel.lease_take(held, 1, 1 << 20).unwrap().events.len(),
+        1
+    );
+    let mut last = 1;
+    while segments(&disk).len() < 5 {
+        put(&channel, last, 10);
+        last += 10;
+    }
+    let staged = TakeMode::Staged {
+        block_events: 10_000,
+    };
+    let lease = channel.open_lease(staged).unwrap();
+    let mut taken = 1;
+    while taken < last {
+        taken += channel
+            .lease_take(lease, 10_000, 1 << 30)
+            .unwrap()
+            .events
+            .len() as u64;
+    }
+    let (journal, runtime) = (channel.journal(), runtime());
+    runtime
+        .block_on(channel.seal(lease, request(last)))
+        .unwrap();
+    runtime.block_on(journal.claimed(1)).unwrap();
+    let everything = segments(&disk);
+    disk.set_free(0);
+    // Short of space, the claimed epoch pins no segment; the first one holds an open take.
+    while segments(&disk).contains(&everything[1]) {
+        let _may_be_out_of_spares = channel.core.roll(&mut channel.core.writer()).unwrap();
+        channel.core.reclaim();
+        std::thread::yield_now();
+    }
+    assert!(segments(&disk).contains(&everything[0]));
+    let refused = runtime.block_on(journal.abandon(1)).unwrap_err();
+    assert!(refused.to_string().contains("deleted already"), "{refused}");
+    assert_eq!(journal.open_epochs().len(), 1);
+}
+
+/// INV-2: the watermark moves with every group (one that is stuck proves nothing).
+#[test]
+fn the_watermark_of_each_group_is_the_end_of_the_group_before() {
+    let disk = SimDisk::default();
+    let channel = open(&disk);
+    let mut ends = vec![channel.core.durable_end()];
+    for n in 0..200 {
+        put(&channel, n, 1);
+        ends.push(channel.core.durable_end());
+    }
+    assert!(ends.windows(2).all(|w| w[0] < w[1]), "the end moves");
+    let segment = channel.core.table().segments.last().unwrap().clone();
+    drop(channel);
+    let file = disk
+        .open(&segment.path, false, crate::env::disk::WriteBackend::Pwrite)
+        .unwrap();
+    let mut scanner = wal_format::Scanner::new(
+        reader::Salvage(file.as_ref()),
+        segment.number,
+        segment.salt,
+        wal_format::SEGMENT_HEADER_BYTES,
+        segment.end,
+        wal_format::Lsn(0),
+    );
+    let mut puts = 0;
+    while let Ok(wal_format::Step::Frame { lsn, header, .. }) = scanner.step() {
+        if header.kind == wal_format::FrameKind::Put {
+            assert_eq!(header.watermark, lsn, "each put was a group of its own");
+            puts += 1;
+        }
+    }
+    assert!(puts > 10);
 }
