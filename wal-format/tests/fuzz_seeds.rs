@@ -210,17 +210,20 @@ fn whole(real_sums: bool) -> Log {
     log
 }
 
-/// A bad frame with a good one inside its body; with another behind it, or with none.
-fn inside(behind: bool) -> Log {
+/// A bad frame with `inner` frames inside its body, the second of them bad too; another frame
+/// behind all of them, or none.
+fn inside(inner: u8, behind: bool) -> Log {
     let mut log = puts(1, 10);
-    log.put(&[0; 400]);
-    let mut inner = Log {
-        bytes: vec![0; log.frames[1] + 128],
-        ..Log::default()
-    };
-    inner.put(b"inner");
+    log.put(&[0; 600]);
     let from = log.frames[1] + 128;
-    log.bytes[from..inner.bytes.len()].copy_from_slice(&inner.bytes[from..]);
+    let mut nested = Log::default().zeros(from);
+    for n in 0..inner {
+        nested.put(&[n + 1; 20]);
+    }
+    if inner > 1 {
+        nested = nested.spoil(1);
+    }
+    log.bytes[from..nested.bytes.len()].copy_from_slice(&nested.bytes[from..]);
     if behind {
         log.put(b"behind");
     }
@@ -250,6 +253,9 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         }
         log
     };
+    // Proves the frame before it, not the last one.
+    let mut believed_too_far = puts(4, 30).spoil(0).spoil(3);
+    believed_too_far.set(1, 48, &[0xff; 8]);
     let mut last_has_no_room = puts(3, 30);
     last_has_no_room.bytes.extend_from_slice(&[7; 40]);
     vec![
@@ -268,15 +274,25 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
             "zeros_known_durable",
             puts(2, 50).zeros(400).input_with(u16::MAX, 0),
         ),
-        ("frame_inside_a_bad_body", inside(false).zeros(80).input()),
-        ("frames_inside_and_behind", inside(true).zeros(80).input()),
+        (
+            "frame_inside_a_bad_body",
+            inside(1, false).zeros(80).input(),
+        ),
+        (
+            "frames_inside_and_behind",
+            inside(1, true).zeros(80).input(),
+        ),
+        (
+            "damage_inside_a_bad_body",
+            inside(3, false).zeros(80).input(),
+        ),
         ("too_short_a_rest", last_has_no_room.input()),
         ("unknown_kind", changed(4, &[13])),
         ("unknown_flags", changed(5, &[7])),
         ("unknown_compression", changed(6, &[1])),
         ("reserved_not_zero", changed(28, &[1])),
         ("absurd_length", changed(8, &[0xff; 4])),
-        ("watermark_beyond_itself", changed(48, &[0xff; 8])),
+        ("watermark_beyond_itself", believed_too_far.input()),
         ("count_too_high", changed(24, &[0xff; 4])),
         ("bodies_of_a_wrong_writer", bad_bodies.input()),
         ("unreadable_middle", puts(10, 900).input_with(0, 0b10)),
