@@ -1,8 +1,8 @@
-//! The corpus of the fuzz target `scan_segment`, on stable: every committed input, and some
-//! thousand damaged ones, keep to the oracle that the target runs.
+//! The corpora of the fuzz targets `scan_segment` and `damaged_log`, on stable: every committed
+//! input, and some thousand changed ones, keep to the oracle that the target runs.
 //!
-//! The inputs named below are made by `seeds()`; `FOREBAY_REGENERATE=1 cargo test -p wal-format
-//! --test fuzz_seeds` writes them. Other files in the corpus are what the fuzzer has found.
+//! The inputs named below are made by `seeds()` and `scripts()`; `FOREBAY_REGENERATE=1 cargo test
+//! -p wal-format --test fuzz_seeds` writes them. Other files are what the fuzzer has found.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -16,6 +16,9 @@ use wal_format::{
 
 #[path = "../../fuzz/oracles/scan_segment.rs"]
 mod oracle;
+
+#[path = "../../fuzz/oracles/damaged_log.rs"]
+mod damaged_log;
 
 use oracle::{BEGIN, HEAD, MARKER, SALT, SEGMENT};
 
@@ -303,12 +306,48 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/scan_segment")
+/// Every input of `damaged_log` that is made, by file name; see the oracle for the bytes.
+fn scripts() -> Vec<(&'static str, Vec<u8>)> {
+    // Frames of 120 bytes, but for the first two bytes of the input.
+    let script = |frames: u8, known: u8, lag: u8, damages: &[[u8; 4]]| {
+        let mut bytes = vec![frames - 1, known];
+        for _ in 0..frames {
+            bytes.extend_from_slice(&[12, lag]);
+        }
+        bytes.extend(damages.iter().flatten());
+        bytes
+    };
+    vec![
+        ("whole", script(8, 0, 1, &[])),
+        ("rot_in_the_middle", script(8, 0, 0, &[[0, 0x50, 1, 1]])),
+        (
+            "rot_in_two_frames",
+            script(8, 0, 1, &[[0, 5, 0, 9], [0, 0x60, 1, 1]]),
+        ),
+        ("lost_tail", script(8, 0, 2, &[[2, 0x10, 3, 0]])),
+        (
+            "hole_before_the_last",
+            script(8, 0, 3, &[[1, 0xe0, 2, 250]]),
+        ),
+        ("all_lost_known_durable", script(8, 5, 0, &[[2, 0, 0, 0]])),
+        (
+            "last_rotten_known_durable",
+            script(4, 4, 3, &[[0, 0x90, 1, 8]]),
+        ),
+        (
+            "garbage_behind_the_end",
+            script(2, 0, 0, &[[0, 0x20, 1, 7]]),
+        ),
+    ]
 }
 
-fn corpus() -> Vec<(String, Vec<u8>)> {
-    let files = std::fs::read_dir(folder()).unwrap().map(|file| {
+fn folder(target: &str) -> PathBuf {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus");
+    corpus.join(target)
+}
+
+fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
+    let files = std::fs::read_dir(folder(target)).unwrap().map(|file| {
         let file = file.unwrap();
         let name = file.file_name().into_string().unwrap();
         (name, std::fs::read(file.path()).unwrap())
@@ -319,16 +358,18 @@ fn corpus() -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn the_committed_corpus_holds_what_the_generator_makes() {
+fn the_committed_corpora_hold_what_the_generators_make() {
     let regenerate = std::env::var_os("FOREBAY_REGENERATE").is_some_and(|value| value == "1");
-    for (name, input) in seeds() {
-        let path = folder().join(name);
-        if regenerate {
-            std::fs::create_dir_all(folder()).unwrap();
-            std::fs::write(&path, &input).unwrap();
+    for (target, seeds) in [("scan_segment", seeds()), ("damaged_log", scripts())] {
+        for (name, input) in seeds {
+            let path = folder(target).join(name);
+            if regenerate {
+                std::fs::create_dir_all(folder(target)).unwrap();
+                std::fs::write(&path, &input).unwrap();
+            }
+            let committed = std::fs::read(&path).unwrap();
+            assert!(committed == input, "{name}: not what the generator makes");
         }
-        let committed = std::fs::read(&path).unwrap();
-        assert!(committed == input, "{name}: not what the generator makes");
     }
 }
 
@@ -336,7 +377,7 @@ fn the_committed_corpus_holds_what_the_generator_makes() {
 fn every_input_of_the_corpus_keeps_to_the_oracle_and_together_they_reach_everything() {
     let mut kinds = BTreeSet::new();
     let mut events = BTreeSet::new();
-    for (name, input) in corpus() {
+    for (name, input) in corpus("scan_segment") {
         let seen = std::panic::catch_unwind(|| oracle::check(&input));
         let seen = seen.unwrap_or_else(|_| panic!("input {name}, see above"));
         kinds.extend(seen.kinds);
@@ -357,8 +398,8 @@ fn every_input_of_the_corpus_keeps_to_the_oracle_and_together_they_reach_everyth
     assert_eq!(events, BTreeSet::from(expected));
 }
 
-#[test]
-fn damaged_inputs_keep_to_the_oracle() {
+/// Runs the corpus of a target, then `rounds` changed copies of each input.
+fn run_changed(target: &str, rounds: u32, check: fn(&[u8])) {
     let mut state = 0x5eed_u64;
     let mut random = |bound: usize| {
         state ^= state << 13;
@@ -366,24 +407,35 @@ fn damaged_inputs_keep_to_the_oracle() {
         state ^= state << 17;
         usize::try_from(state >> 33).unwrap() % bound
     };
-    for (name, input) in corpus() {
-        for round in 0..200 {
-            let mut damaged = input.clone();
+    for (name, input) in corpus(target) {
+        check(&input);
+        for round in 0..rounds {
+            let mut changed = input.clone();
             for _ in 0..=random(4) {
-                let at = random(damaged.len());
+                let at = random(changed.len());
                 match random(4) {
-                    0 => damaged[at] = u8::try_from(random(256)).unwrap(),
-                    1 => damaged[at] ^= 1 << random(8),
-                    2 => damaged.truncate(at.max(1)),
+                    0 => changed[at] = u8::try_from(random(256)).unwrap(),
+                    1 => changed[at] ^= 1 << random(8),
+                    2 => changed.truncate(at.max(1)),
                     _ => {
-                        let from = random(damaged.len());
-                        let length = random(256).min(damaged.len() - at.max(from));
-                        damaged.copy_within(from..from + length, at);
+                        let from = random(changed.len());
+                        let length = random(256).min(changed.len() - at.max(from));
+                        changed.copy_within(from..from + length, at);
                     }
                 }
             }
-            let result = std::panic::catch_unwind(|| oracle::check(&damaged));
+            let result = std::panic::catch_unwind(|| check(&changed));
             assert!(result.is_ok(), "input {name}, round {round}, see above");
         }
     }
+}
+
+#[test]
+fn changed_inputs_keep_to_the_oracle_of_any_bytes() {
+    run_changed("scan_segment", 200, |input| drop(oracle::check(input)));
+}
+
+#[test]
+fn no_damage_to_a_written_log_makes_durable_frames_vanish() {
+    run_changed("damaged_log", 500, damaged_log::check);
 }
