@@ -6,10 +6,11 @@
 //! durable vanishes in silence; no undamaged frame lies in a reported damage; where everything
 //! durable is whole no damage is reported, whatever became of the tail.
 //!
-//! *Input*: u8 frames - 1 (modulo 16), u8 known durable (0: nothing, n: up to frame n - 1), for each
-//! frame u8 body length / 4 and u8 lag (modulo 4: how many frames before it the watermark stands),
-//! then damages of four bytes: u8 what (modulo 3: 0 exclusive-or of one byte, 1 zeros over a run, 2
-//! everything from here on never reached the disk), u16 where (modulo the log), u8 value or length.
+//! *Input*: u8 frames - 1 (modulo 16), u8 known durable (0: nothing, n: up to frame n - 1), for
+//! each frame u8 body length / 4 and u8 lag (modulo 4: how many frames before it the watermark
+//! stands), then damages of four bytes: u8 what (modulo 3: 0 exclusive-or of one byte, 1 zeros over
+//! a run, 2 everything from here on never reached the disk), u16 where (modulo the log), u8 value
+//! or length.
 
 use wal_format::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, Lsn, PutEncoder, Scanner, Step};
 
