@@ -133,12 +133,34 @@ fn room_that_was_promised_to_one_put_is_not_promised_to_another() {
 #[test]
 fn puts_do_not_fill_what_an_acknowledgement_took_from_the_reserve_of_a_full_log() {
     let channel = full(&SimDisk::default());
-    for _ in 0..SPARES_RESERVED {
-        let rolled = channel.core.roll(&mut channel.core.writer()).unwrap();
-        assert!(rolled);
-        let put = channel.commit_put_blocking(batch(0, 1, 100));
-        assert!(matches!(put, Err(ChannelError::Full { .. })), "{put:?}");
+    let rolled = channel.core.roll(&mut channel.core.writer()).unwrap();
+    assert!(rolled);
+    let put = channel.commit_put_blocking(batch(0, 1, 100));
+    assert!(matches!(put, Err(ChannelError::Full { .. })), "{put:?}");
+}
+
+/// INV-7: one snapshot is one sector away from being none.
+#[test]
+fn a_dead_segment_stays_until_two_later_snapshots_have_covered_it() {
+    let disk = SimDisk::default();
+    let channel = open_with(
+        &disk,
+        FileChannelOptions {
+            keep_dead: Duration::ZERO,
+            ..options()
+        },
+    );
+    put(&channel, 0, 2);
+    assert_eq!(super::ack(&channel, 2), [0, 1]);
+    let oldest = segments(&disk).remove(0);
+    for rolls in 1..=2 {
+        assert!(segments(&disk).contains(&oldest), "before roll {rolls}");
+        while !channel.core.roll(&mut channel.core.writer()).unwrap() {
+            std::thread::yield_now();
+        }
+        channel.core.reclaim();
     }
+    assert!(!segments(&disk).contains(&oldest));
 }
 
 /// What a kill leaves to be copied fits a segment beside the snapshot, in every sync mode.
