@@ -520,13 +520,13 @@ mod tests {
 
     fn file(disk: &SimDisk) -> Arc<dyn DiskFile> {
         disk.create_dir_all(Path::new("/d")).unwrap();
-        disk.create_zeroed(Path::new("/d/f"), 2048, WriteBackend::Pwrite)
+        disk.create_zeroed(Path::new("/d/segment-f"), 2048, WriteBackend::Pwrite)
             .unwrap()
     }
 
     fn content(disk: &SimDisk) -> Option<Vec<u8>> {
         let file = disk
-            .open(Path::new("/d/f"), false, WriteBackend::Pwrite)
+            .open(Path::new("/d/segment-f"), false, WriteBackend::Pwrite)
             .ok()?;
         let mut bytes = vec![0; 2048];
         file.read_at(0, &mut bytes).unwrap();
