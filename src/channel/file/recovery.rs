@@ -87,7 +87,9 @@ impl Recovered {
     pub(super) fn last_believed(&self) -> Option<SegmentRef> {
         let number = self.proven.segment();
         let proven = self.segments.iter().find(|s| s.number == number);
-        proven.or_else(|| self.segments.last()).map(Segment::reference)
+        proven
+            .or_else(|| self.segments.last())
+            .map(Segment::reference)
     }
 }
 
