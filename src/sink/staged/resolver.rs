@@ -352,10 +352,7 @@ impl Session {
             } => store.mkdirs(&path, create_parent).await.into(),
             Action::Delete { path } => store.delete(&path, false).await.into(),
             Action::Stat { path } => store.stat(&path).await.map(|found| found.is_some()).into(),
-            Action::SyncDirs { paths } => {
-                let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
-                store.sync_dirs(&paths).await.into()
-            }
+            Action::SyncDirs { paths } => sync_each(target, &paths).await.into(),
             Action::CheckOwner => match self.place(target).owner().await {
                 Ok(_) => Answer::Ok,
                 Err(failure @ PublishFailure::Clone { .. }) => Answer::Foreign(failure.to_string()),
@@ -501,6 +498,18 @@ impl Target {
     fn holds(&self, record: &EpochRecord) -> bool {
         record.store == self.store.uri() && record.base == self.base
     }
+}
+
+/// Syncs directories one by one. One that is gone has no names left to keep: a crash behind the
+/// proof leaves an epoch whose emptied `parts` is deleted already.
+async fn sync_each(target: &Target, paths: &[String]) -> Result<(), StoreError> {
+    for path in paths {
+        match target.store.sync_dirs(&[path]).await {
+            Ok(()) | Err(StoreError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 fn recorded(result: Result<(), crate::channel::ChannelError>) -> Answer {

@@ -529,8 +529,14 @@ impl FileStore for SimStore {
         }
     }
 
-    async fn sync_dirs(&self, _paths: &[&str]) -> Result<(), StoreError> {
-        Ok(())
+    /// As strict as a local file system: a directory that is gone cannot be synced.
+    async fn sync_dirs(&self, paths: &[&str]) -> Result<(), StoreError> {
+        let mut world = self.lock();
+        let names = world.look()?;
+        match paths.iter().find(|path| names.stat(path).is_none()) {
+            Some(gone) => Err(StoreError::NotFound(format!("sync {gone}"))),
+            None => Ok(()),
+        }
     }
 }
 
