@@ -531,7 +531,7 @@ impl Session {
             .cloned()
     }
 
-    /// Whether no task works on the epoch: it was sealed before this session.
+    /// Whether no task works on the epoch: it was sealed before this start.
     fn is_idle(&self, record: &EpochRecord) -> bool {
         let epochs = lock(&self.epochs);
         epochs
