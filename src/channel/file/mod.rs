@@ -491,6 +491,8 @@ impl Core {
                     None => queue.ungrant(lease),
                 }
                 drop(queue);
+                // Staged events no longer count against the capacity.
+                self.room.raise();
                 if let Some(window) = window {
                     unpoisoned(&self.windows).insert(lease, window);
                 }

@@ -411,3 +411,39 @@ fn the_watermark_of_each_group_is_the_end_of_the_group_before() {
     }
     assert!(puts > 10);
 }
+
+/// INV-6: a put that waits for capacity is woken by a staged take, not only by its deadline.
+#[test]
+fn a_staged_take_wakes_a_put_that_waits_for_capacity() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = FileChannelOptions {
+        capacity: 10,
+        keep_alive: Duration::from_secs(600),
+        ..super::options(dir.path())
+    };
+    let channel = super::open(&options);
+    super::put(&channel, 0, 10);
+    let producer = Arc::clone(&channel);
+    let waiting = std::thread::spawn(move || super::put(&producer, 10, 5));
+    let dynamic: Arc<dyn Channel> = Arc::clone(&channel) as _;
+    let mode = TakeMode::Staged { block_events: 100 };
+    let mut take = crate::channel::TakeTransaction::begin(dynamic, mode).unwrap();
+    while channel.status().put_attempts < 15 {
+        std::thread::yield_now();
+    }
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "lets the producer reach its wait"
+    )]
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(take.take(10, usize::MAX).unwrap().events.len(), 10);
+    let start = std::time::Instant::now();
+    while !waiting.is_finished() {
+        assert!(
+            start.elapsed() < Duration::from_secs(60),
+            "the put was not woken"
+        );
+        std::thread::yield_now();
+    }
+    waiting.join().unwrap();
+}
