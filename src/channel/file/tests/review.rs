@@ -437,7 +437,7 @@ fn a_staged_take_wakes_a_put_that_waits_for_capacity() {
     )]
     std::thread::sleep(Duration::from_millis(100));
     assert_eq!(take.take(10, usize::MAX).unwrap().events.len(), 10);
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     while !waiting.is_finished() {
         assert!(
             start.elapsed() < Duration::from_secs(60),
