@@ -1,5 +1,5 @@
-//! The tables of docs/DURABILITY.md and docs/EXACTLY-ONCE.md: every row names a test that exists,
-//! and every row of the code's own decision tables stands in the document.
+//! The tables of docs/DURABILITY.md, docs/EXACTLY-ONCE.md and docs/TESTING.md: every row names a
+//! test that exists, and every row of the code's own decision tables stands in the document.
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
@@ -43,7 +43,7 @@ fn tests() -> BTreeSet<String> {
     names
 }
 
-/// Rows of the tables whose header names a crash point and ends with the test.
+/// Rows of the tables whose header begins with a crash point or a finding and ends with the test.
 fn rows(document: &str) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     let mut inside = false;
@@ -56,7 +56,7 @@ fn rows(document: &str) -> Vec<Vec<String>> {
             .collect();
         if !line.trim_start().starts_with('|') {
             inside = false;
-        } else if cells[0].eq_ignore_ascii_case("crash point") {
+        } else if ["crash point", "finding"].contains(&cells[0].to_lowercase().as_str()) {
             inside = true;
         } else if inside && !cells[0].starts_with("--") {
             rows.push(cells);
@@ -104,4 +104,9 @@ fn every_row_of_the_durability_table_names_a_test_and_every_recovery_row_is_ther
 #[test]
 fn every_row_of_the_exactly_once_table_names_a_test() {
     every_row_names_a_test("docs/EXACTLY-ONCE.md");
+}
+
+#[test]
+fn every_finding_of_the_design_reviews_names_a_test() {
+    every_row_names_a_test("docs/TESTING.md");
 }

@@ -20,7 +20,7 @@ use wal_format::{FrameKind, Record};
 
 use super::Core;
 use super::journal::seq_range;
-use super::log::{Entry, LogWriter};
+use super::log::{Entry, EntryOp, LogWriter};
 use super::options::{SPARES_RESERVED, SyncMode};
 use super::state::{LogState, Op};
 use crate::channel::ChannelError;
@@ -173,7 +173,10 @@ impl Core {
                 }
             }
         }
-        let (mut entries, waiters) = self.gather(writer.active.room());
+        let (mut entries, waiters) = self.gather(writer);
+        if entries.is_empty() {
+            return Lead::Done;
+        }
         let result = self.commit_group(writer, &mut entries, waiters);
         if let Err(error) = result {
             self.poison(&error.to_string());
@@ -185,8 +188,10 @@ impl Core {
         self.pending().queue.front().map(|r| r.entry.bytes())
     }
 
-    /// Takes as many transactions as fit into one group.
-    fn gather(&self, room: usize) -> (Vec<Entry>, Vec<Written>) {
+    /// Takes as many transactions as fit into one group. Those whose positions would outgrow the
+    /// snapshot are answered at once.
+    fn gather(&self, writer: &mut LogWriter) -> (Vec<Entry>, Vec<Written>) {
+        let room = writer.active.room();
         let limit = self.options.group_bytes_max();
         let mut pending = self.pending();
         let (mut entries, mut waiters, mut bytes) = (Vec::new(), Vec::new(), 0);
@@ -197,6 +202,12 @@ impl Core {
             let Some(ready) = pending.queue.pop_front() else {
                 break;
             };
+            if let Err(refusal) = self.admit_positions(writer, &ready.entry) {
+                pending.bytes = pending.bytes.saturating_sub(next);
+                self.queue().unreserve(ready.events);
+                let _gone = ready.waiter.send(Err(refusal));
+                continue;
+            }
             bytes += next;
             let put = ready.entry.kind == FrameKind::Put;
             waiters.push(Written {
@@ -209,6 +220,33 @@ impl Core {
             entries.push(ready.entry);
         }
         (entries, waiters)
+    }
+
+    /// INV-10: the table of positions stands in every snapshot, so it has a bound.
+    fn admit_positions(&self, writer: &mut LogWriter, entry: &Entry) -> Result<(), ChannelError> {
+        let EntryOp::Put { positions, .. } = &entry.op else {
+            return Ok(());
+        };
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let state = self.state();
+        let growth = state.position_growth(positions);
+        let used = state.position_bytes + writer.position_growth;
+        drop(state);
+        let limit = self.options.position_bytes_max();
+        if growth > 0 && used + growth > limit {
+            return Err(ChannelError::Full {
+                channel: self.name.clone(),
+                reason: format!(
+                    "the read positions of its sources take {used} of at most {limit} bytes, \
+                     {growth} more do not fit; let sources forget files that are gone, \
+                     or raise maxFileSize"
+                ),
+            });
+        }
+        writer.position_growth += growth;
+        Ok(())
     }
 
     fn commit_group(

@@ -113,6 +113,8 @@ pub(super) struct LogWriter {
     pub(super) unsynced: Vec<Op>,
     /// Bytes behind the last sync; bounded in every sync mode, because recovery copies them.
     pub(super) unsynced_bytes: u32,
+    /// By how much positions that were written and not synced may let their table grow.
+    pub(super) position_growth: usize,
     /// Whether frames were written since the last watermark record.
     pub(super) unproven: bool,
     /// A store or sync has failed or panicked, or the log is sealed for good: nothing may be
@@ -218,6 +220,7 @@ impl LogWriter {
         self.ended = false;
         self.durable = self.active.lsn();
         self.unsynced_bytes = 0;
+        self.position_growth = 0;
         Ok(std::mem::take(&mut self.unsynced))
     }
 

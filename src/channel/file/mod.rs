@@ -7,8 +7,8 @@
 //! *Durability*: when a put returns Ok in the default mode, its events survive `kill -9`, kernel
 //! panic and power loss, provided the disk honours flush. See docs/DURABILITY.md.
 //!
-//! *Lock order*: journal turn, then writer, then one of {pending -> (queue or spares),
-//! state -> table, queue, spares}.
+//! *Lock order*: journal turn, then writer, then one of {pending -> (queue, state or
+//! spares), state -> table, queue, spares}.
 
 mod encode;
 pub mod examine;

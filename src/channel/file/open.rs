@@ -332,6 +332,7 @@ impl Opening<'_> {
             durable: recovered.proven,
             unsynced: Vec::new(),
             unsynced_bytes: 0,
+            position_growth: 0,
             unproven: true,
             ended: false,
             clock: Arc::clone(&self.preparer.clock),

@@ -150,6 +150,12 @@ impl FileChannelOptions {
         Ok(())
     }
 
+    /// Most bytes of source positions: a sixteenth of a segment, so that a snapshot has room for
+    /// the open epochs beside them.
+    pub(super) fn position_bytes_max(&self) -> usize {
+        self.segment_bytes() as usize / 16
+    }
+
     /// Most bytes of frames in one group and in one put transaction: a quarter of a segment, so
     /// that a snapshot and a copied group always fit beside it.
     pub(super) fn group_bytes_max(&self) -> usize {

@@ -42,6 +42,8 @@ pub(super) struct LogState {
     pub(super) acked: RangeSet,
     pub(super) lost: RangeSet,
     pub(super) positions: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// What the positions take in a snapshot, in bytes.
+    pub(super) position_bytes: usize,
     pub(super) producers: Vec<Producer>,
     pub(super) routes: Vec<Routes>,
     pub(super) incarnation: u32,
@@ -51,6 +53,11 @@ pub(super) struct LogState {
     pub(super) next_epoch: u64,
     pub(super) epochs: BTreeMap<u64, Epoch>,
     pub(super) control_lost: bool,
+}
+
+/// A position in a snapshot: key and value with the lengths of both.
+fn position_bytes(key: &[u8], value: &[u8]) -> usize {
+    key.len() + value.len() + 8
 }
 
 /// Nonces of that many newest incarnations are remembered.
@@ -88,6 +95,8 @@ impl LogState {
             control_lost: snapshot.control_lost,
             ..Self::default()
         };
+        let entries = state.positions.iter();
+        state.position_bytes = entries.map(|(k, v)| position_bytes(k, v)).sum();
         for range in &snapshot.acked {
             state.acked.insert(range.first, range.last);
         }
@@ -138,15 +147,31 @@ impl LogState {
                 );
                 self.next_sequence = first + count;
                 for (key, value) in positions {
-                    if value.is_empty() {
-                        self.positions.remove(&key);
-                    } else {
-                        self.positions.insert(key, value);
-                    }
+                    self.set_position(key, value);
                 }
             }
             Op::Record(record) => self.apply_record(record),
         }
+    }
+
+    fn set_position(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        if let Some(old) = self.positions.remove(&key) {
+            self.position_bytes -= position_bytes(&key, &old);
+        }
+        if !value.is_empty() {
+            self.position_bytes += position_bytes(&key, &value);
+            self.positions.insert(key, value);
+        }
+    }
+
+    /// By how much the table of positions grows at most when these are applied.
+    pub(super) fn position_growth(&self, positions: &[(Vec<u8>, Vec<u8>)]) -> usize {
+        let growth = |(key, value): &(Vec<u8>, Vec<u8>)| match self.positions.get(key) {
+            _ if value.is_empty() => 0,
+            Some(old) => value.len().saturating_sub(old.len()),
+            None => position_bytes(key, value),
+        };
+        positions.iter().map(growth).sum()
     }
 
     fn apply_record(&mut self, record: Record) {

@@ -31,7 +31,7 @@ fn open(disk: &SimDisk) -> Arc<FileChannel> {
 }
 
 /// Puts transactions of two events until one fails; returns how many were acknowledged.
-fn put_until_error(channel: &FileChannel, first: u64, most: u64) -> u64 {
+pub(super) fn put_until_error(channel: &FileChannel, first: u64, most: u64) -> u64 {
     for done in 0..most {
         if channel
             .commit_put_blocking(batch(first + 2 * done, 2, 700))
@@ -45,7 +45,7 @@ fn put_until_error(channel: &FileChannel, first: u64, most: u64) -> u64 {
 
 /// The invariant of every crash test: the events are a gapless run from 0, hold everything that
 /// was acknowledged, and no half transaction.
-fn check(disk: &SimDisk, acknowledged: u64, attempted: u64, context: &str) -> u64 {
+pub(super) fn check(disk: &SimDisk, acknowledged: u64, attempted: u64, context: &str) -> u64 {
     let channel = try_open(disk).unwrap_or_else(|e| panic!("{context}: {e}"));
     let (numbers, lost) = take_all(&channel);
     let count = numbers.len() as u64;
@@ -234,11 +234,11 @@ fn a_bad_sector_in_a_cold_segment_is_reported_and_the_rest_is_delivered() {
     assert_eq!(numbers.len() as u64 + gone, acknowledged);
 }
 
-fn is_segment(path: &Path) -> bool {
+pub(super) fn is_segment(path: &Path) -> bool {
     path.display().to_string().contains("segment-")
 }
 
-fn newest_segment(disk: &SimDisk) -> PathBuf {
+pub(super) fn newest_segment(disk: &SimDisk) -> PathBuf {
     disk.files().into_iter().rfind(|p| is_segment(p)).unwrap()
 }
 

@@ -15,6 +15,7 @@ use crate::env::disk_real::RealDisk;
 use crate::event::Event;
 
 mod crash;
+mod findings;
 mod review;
 
 const SEGMENT: u64 = 1 << 20;
