@@ -3,12 +3,11 @@
 use wal_format::{FrameKind, PutEncoder};
 
 use super::log::{Entry, EntryOp};
-use super::options::FRAME_BODY_TARGET;
 use crate::channel::PutBatch;
 
-/// Encodes a put transaction. A frame is closed when it passes the target size, so that damage
-/// costs little; every frame carries the transaction's positions, because its events name them.
-pub(super) fn encode_put(batch: PutBatch) -> Entry {
+/// Encodes a put transaction. A frame is closed before it passes the `target` size, so that
+/// damage costs little; every frame carries the transaction's positions, because its events name them.
+pub(super) fn encode_put(batch: PutBatch, target: usize) -> Entry {
     let positions: Vec<(Vec<u8>, Vec<u8>)> = batch
         .positions
         .iter()
@@ -16,7 +15,7 @@ pub(super) fn encode_put(batch: PutBatch) -> Entry {
         .collect();
     let payload: usize = batch.events.iter().map(|e| e.event.body.len() + 16).sum();
     let mut frames = Vec::new();
-    let mut encoder = PutEncoder::with_capacity(payload.min(2 * FRAME_BODY_TARGET));
+    let mut encoder = PutEncoder::with_capacity(payload.min(2 * target));
     let close = |mut encoder: PutEncoder| {
         for (key, value) in &positions {
             encoder.position(key, value);
@@ -25,7 +24,7 @@ pub(super) fn encode_put(batch: PutBatch) -> Entry {
     };
     for put in &batch.events {
         let size = put.event.body.len();
-        if encoder.count() > 0 && encoder.body_len() + size > FRAME_BODY_TARGET {
+        if encoder.count() > 0 && encoder.body_len() + size > target {
             frames.push(close(std::mem::take(&mut encoder)));
         }
         encoder.event(put.event.headers.iter(), &put.event.body, put.position);

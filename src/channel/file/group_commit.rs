@@ -72,8 +72,27 @@ struct Written {
     put: bool,
 }
 
-/// Why a group could not be led.
-enum Lead {
+/// What the committer remembers from round to round.
+#[derive(Debug)]
+pub(super) struct Rounds {
+    quiet_since: Instant,
+    last_sync: Instant,
+    last_chores: Instant,
+}
+
+impl Rounds {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            quiet_since: now,
+            last_sync: now,
+            last_chores: now,
+        }
+    }
+}
+
+/// How leading a group went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lead {
     /// Nothing was pending.
     Idle,
     /// A group was led.
@@ -159,7 +178,7 @@ impl Core {
     }
 
     /// Writes and syncs one group of what is pending.
-    fn lead(&self, writer: &mut LogWriter) -> Lead {
+    pub(super) fn lead(&self, writer: &mut LogWriter) -> Lead {
         let Some(first) = self.first_pending_bytes() else {
             return Lead::Idle;
         };
@@ -334,9 +353,7 @@ impl Core {
 
     /// The background committer; returns when the channel closes or has failed.
     pub(super) fn run_committer(&self) {
-        let mut quiet_since = Instant::now();
-        let mut last_sync = Instant::now();
-        let mut last_chores = Instant::now();
+        let mut rounds = Rounds::new(self.now());
         loop {
             let wanted = self.wait_for_work();
             if self.poisoned.get().is_some() || self.stopped() {
@@ -359,28 +376,41 @@ impl Core {
                     }
                 }
             }
-            if !idle {
-                quiet_since = Instant::now();
-            }
-            let due = match self.options.sync {
-                SyncMode::Interval(every) => last_sync.elapsed() >= every,
-                SyncMode::Commit | SyncMode::Os => false,
-            };
-            if self.poisoned.get().is_some() {
-                return;
-            }
-            let result = if (wanted || due) && !writer.unsynced.is_empty() {
-                last_sync = Instant::now();
-                self.sync_and_publish(&mut writer)
-            } else if idle || last_chores.elapsed() >= QUIET_TICK {
-                last_chores = Instant::now();
-                self.quiet_work(&mut writer, quiet_since)
-            } else {
-                Ok(())
-            };
-            if let Err(error) = result {
-                self.poison(&error.to_string());
-            }
+            self.end_round(&mut writer, &mut rounds, wanted, idle);
+        }
+    }
+
+    /// What the committer does when no transaction waits (any more): a sync that was asked for or
+    /// is due, or the quiet-time work. `idle`: no group was led in this round.
+    pub(super) fn end_round(
+        &self,
+        writer: &mut LogWriter,
+        rounds: &mut Rounds,
+        wanted: bool,
+        idle: bool,
+    ) {
+        let now = self.now();
+        if !idle {
+            rounds.quiet_since = now;
+        }
+        let due = match self.options.sync {
+            SyncMode::Interval(every) => now.duration_since(rounds.last_sync) >= every,
+            SyncMode::Commit | SyncMode::Os => false,
+        };
+        if self.poisoned.get().is_some() {
+            return;
+        }
+        let result = if (wanted || due) && !writer.unsynced.is_empty() {
+            rounds.last_sync = now;
+            self.sync_and_publish(writer)
+        } else if idle || now.duration_since(rounds.last_chores) >= QUIET_TICK {
+            rounds.last_chores = now;
+            self.quiet_work(writer, now.duration_since(rounds.quiet_since))
+        } else {
+            Ok(())
+        };
+        if let Err(error) = result {
+            self.poison(&error.to_string());
         }
     }
 
@@ -402,19 +432,34 @@ impl Core {
         std::mem::take(&mut pending.sync_wanted)
     }
 
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn take_wish_to_sync(&self) -> bool {
+        std::mem::take(&mut self.pending().sync_wanted)
+    }
+
+    /// Transactions that no group has taken up, and the room in the active segment.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn pending_and_room(&self) -> (usize, usize) {
+        let pending = self.pending();
+        (
+            pending.queue.len(),
+            self.active_room.load(Ordering::Acquire),
+        )
+    }
+
     fn stopped(&self) -> bool {
         self.pending().stop
     }
 
     /// After a second of quiet: a watermark, so that rot in the last group can be told from a
     /// torn tail; under pressure: an early roll, so that dead segments can go.
-    fn quiet_work(&self, writer: &mut LogWriter, quiet_since: Instant) -> std::io::Result<()> {
+    fn quiet_work(&self, writer: &mut LogWriter, quiet: Duration) -> std::io::Result<()> {
         if self.wants_pressure_roll() {
             self.roll(writer)?;
             return Ok(());
         }
         self.reclaim();
-        let quiet = quiet_since.elapsed() >= QUIET_BEFORE_WATERMARK;
+        let quiet = quiet >= QUIET_BEFORE_WATERMARK;
         if quiet && writer.unproven && writer.unsynced.is_empty() && writer.active.room() > 0 {
             writer.write_group(&mut [Entry::record(Record::Watermark)])?;
             self.sync_and_publish(writer)?;

@@ -26,6 +26,8 @@ mod reclaim;
 mod recovery;
 mod segment;
 mod signal;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -115,6 +117,10 @@ impl Core {
         unpoisoned(&self.queue)
     }
 
+    fn now(&self) -> Instant {
+        self.preparer.clock.now()
+    }
+
     /// The committer's role. A panic of an earlier holder has ended the log instance.
     fn writer(&self) -> MutexGuard<'_, LogWriter> {
         self.writer.lock().unwrap_or_else(|panicked| {
@@ -176,7 +182,7 @@ impl Core {
                 "events",
             ));
         }
-        let entry = encode_put(batch);
+        let entry = encode_put(batch, self.options.frame_body_target());
         let limit = self.options.group_bytes_max();
         if entry.bytes() > limit {
             return Err(too_large(entry.bytes(), limit, "bytes"));
@@ -211,6 +217,7 @@ impl Core {
 pub struct FileChannel {
     core: Arc<Core>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    shut: AtomicBool,
     /// Held for life; released when the channel is dropped or closed.
     locks: Mutex<Vec<Box<dyn DirLock>>>,
 }
@@ -236,7 +243,7 @@ impl FileChannel {
     /// The log has failed; nothing is forgotten.
     pub fn accept_damage(&self) -> Result<(), ChannelError> {
         let core = &self.core;
-        let deadline = Instant::now() + core.options.keep_alive;
+        let deadline = core.now() + core.options.keep_alive;
         loop {
             core.check_alive()?;
             let mut writer = core.writer();
@@ -246,7 +253,7 @@ impl FileChannel {
                 Ok(false) => drop(writer),
                 Err(error) => core.poison(&error.to_string()),
             }
-            if Instant::now() >= deadline {
+            if core.now() >= deadline {
                 return Err(core.full(0));
             }
             drop(
@@ -258,10 +265,10 @@ impl FileChannel {
 
     /// Stops the threads; with `seal`, writes the seal first.
     fn shut_down(&self, seal: bool) -> Option<std::io::Error> {
-        let threads = std::mem::take(&mut *unpoisoned(&self.threads));
-        if threads.is_empty() {
+        if self.shut.swap(true, Ordering::AcqRel) {
             return None;
         }
+        let threads = std::mem::take(&mut *unpoisoned(&self.threads));
         self.core.closed.store(true, Ordering::Release);
         unpoisoned(&self.core.pending).stop = true;
         self.core.pending_changed.notify_all();
@@ -313,13 +320,13 @@ impl Channel for FileChannel {
     async fn commit_put(&self, batch: PutBatch) -> Result<Option<SeqRange>, ChannelError> {
         let core = &self.core;
         let (entry, events) = core.admit(batch)?;
-        let deadline = Instant::now() + core.options.keep_alive;
+        let deadline = core.now() + core.options.keep_alive;
         loop {
             let seen = core.room.seen();
             if core.try_reserve(entry.bytes(), events) {
                 break;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(core.now());
             if left.is_zero() {
                 return Err(core.no_room(events));
             }
@@ -333,13 +340,14 @@ impl Channel for FileChannel {
     fn commit_put_blocking(&self, batch: PutBatch) -> Result<Option<SeqRange>, ChannelError> {
         let core = &self.core;
         let (entry, events) = core.admit(batch)?;
-        let deadline = Instant::now() + core.options.keep_alive;
+        let deadline = core.now() + core.options.keep_alive;
         loop {
             let seen = core.room.seen();
             if core.try_reserve(entry.bytes(), events) {
                 break;
             }
-            if !core.room.wait(seen, deadline) {
+            let left = deadline.saturating_duration_since(core.now());
+            if !core.room.wait(seen, left) {
                 return Err(core.no_room(events));
             }
             core.check_alive()?;
@@ -368,7 +376,7 @@ impl Channel for FileChannel {
 
     async fn wait_ready(&self, timeout: Duration) {
         let seen = self.core.ready.seen();
-        if self.core.queue().has_ready(Instant::now()) || self.core.has_ended() {
+        if self.core.queue().has_ready(self.core.now()) || self.core.has_ended() {
             return;
         }
         self.core.want_sync();
@@ -376,10 +384,10 @@ impl Channel for FileChannel {
     }
 
     async fn wait_lease(&self, lease: LeaseId, timeout: Duration) {
-        let deadline = Instant::now() + timeout;
+        let deadline = self.core.now() + timeout;
         loop {
             let seen = self.core.ready.seen();
-            let now = Instant::now();
+            let now = self.core.now();
             let (ready, wake) = {
                 let mut queue = self.core.queue();
                 let ready = queue.lease_ready(lease, now);
@@ -475,7 +483,7 @@ impl Core {
             .fetch_add(max_events as u64, Ordering::Relaxed);
         let grant = self
             .queue()
-            .grant(lease, max_events as u64, Instant::now())
+            .grant(lease, max_events as u64, self.now())
             .map_err(lost)?;
         let Some(grant) = grant else {
             self.want_sync();

@@ -12,14 +12,14 @@ use super::layout::{self, Found, Listing};
 use super::log::{Active, Entry, EntryOp, LogWriter};
 use super::options::SPARES_RESERVED;
 use super::prepare::{PoolState, Preparer, Spare, SparePool, random_u64};
-use super::recovery::{self, Recovered, Suspect};
+use super::recovery::{self, Damage, Recovered, Suspect, TornTail};
 use super::segment::{Segment, SegmentTable, read_header};
 use super::state::{LogState, Op};
 use super::{Core, FileChannel, FileChannelOptions, OpenError, unpoisoned};
 use crate::channel::journal::Incarnation;
 use crate::channel::queue::Queue;
 use crate::env::clock::Clock;
-use crate::env::disk::{Disk, WriteBackend};
+use crate::env::disk::{DirLock, Disk, WriteBackend};
 use crate::event::{Seq, SeqRange};
 
 /// How many prepared segments are tried when the first group of an open cannot be written.
@@ -40,49 +40,83 @@ impl FileChannel {
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, OpenError> {
-        options.check()?;
-        let fresh_id = fresh_id().map_err(|e| OpenError::io("get random bytes", "", e))?;
-        let (channel_id, locks) = layout::claim(disk.as_ref(), &options.data_dirs, fresh_id)?;
-        for dir in &options.data_dirs {
-            if let Some(caution) = disk.caution(dir) {
-                tracing::warn!(channel = name, dir = %dir.display(), "{caution}");
-            }
-        }
-        let listing = layout::list(disk.as_ref(), &options.data_dirs)?;
-        let recovered = recovery::read_log(disk.as_ref(), &listing, channel_id)?;
-        report(name, &recovered);
-        let preparer = Preparer {
-            disk: Arc::clone(&disk),
-            clock,
-            dirs: options.data_dirs.clone(),
-            channel_id,
-            size: options.segment_bytes(),
-            backend: options.backend,
-        };
-        let mut opening = Opening {
-            name,
-            options,
-            disk,
-            preparer,
-            recovered,
-        };
-        opening.sweep(&listing);
-        let spares = opening.usable_spares(&listing);
-        let next_number = listing
-            .segments
-            .iter()
-            .chain(&listing.spares)
-            .map(|f| f.number + 1)
-            .max()
-            .unwrap_or(0);
-        let core = Arc::new(opening.begin(channel_id, spares, next_number)?);
+        let (core, locks, _) = open_core(name, options, disk, clock)?;
         let threads = start_threads(&core)?;
-        Ok(Arc::new(Self {
+        Ok(Arc::new(Self::around(core, threads, locks)))
+    }
+
+    pub(super) fn around(
+        core: Arc<Core>,
+        threads: Vec<std::thread::JoinHandle<()>>,
+        locks: Vec<Box<dyn DirLock>>,
+    ) -> Self {
+        Self {
             core,
             threads: Mutex::new(threads),
+            shut: std::sync::atomic::AtomicBool::new(false),
             locks: Mutex::new(locks),
-        }))
+        }
     }
+}
+
+/// What an open has found wrong with the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub(super) damage: Vec<Damage>,
+    pub(super) torn: Option<TornTail>,
+}
+
+/// A channel that nobody works for yet.
+type Opened = (Arc<Core>, Vec<Box<dyn DirLock>>, Verdict);
+
+/// Everything of an open but its threads.
+pub(super) fn open_core(
+    name: &str,
+    options: FileChannelOptions,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+) -> Result<Opened, OpenError> {
+    options.check()?;
+    let fresh_id = fresh_id().map_err(|e| OpenError::io("get random bytes", "", e))?;
+    let (channel_id, locks) = layout::claim(disk.as_ref(), &options.data_dirs, fresh_id)?;
+    for dir in &options.data_dirs {
+        if let Some(caution) = disk.caution(dir) {
+            tracing::warn!(channel = name, dir = %dir.display(), "{caution}");
+        }
+    }
+    let listing = layout::list(disk.as_ref(), &options.data_dirs)?;
+    let recovered = recovery::read_log(disk.as_ref(), &listing, channel_id)?;
+    report(name, &recovered);
+    let verdict = Verdict {
+        damage: recovered.damage.clone(),
+        torn: recovered.torn,
+    };
+    let preparer = Preparer {
+        disk: Arc::clone(&disk),
+        clock,
+        dirs: options.data_dirs.clone(),
+        channel_id,
+        size: options.segment_bytes(),
+        backend: options.backend,
+    };
+    let mut opening = Opening {
+        name,
+        options,
+        disk,
+        preparer,
+        recovered,
+    };
+    opening.sweep(&listing);
+    let spares = opening.usable_spares(&listing);
+    let next_number = listing
+        .segments
+        .iter()
+        .chain(&listing.spares)
+        .map(|f| f.number + 1)
+        .max()
+        .unwrap_or(0);
+    let core = opening.begin(channel_id, spares, next_number)?;
+    Ok((Arc::new(core), locks, verdict))
 }
 
 fn fresh_id() -> std::io::Result<[u8; 16]> {

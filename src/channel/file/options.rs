@@ -112,7 +112,7 @@ impl OpenError {
 pub(super) const GROUP_BYTES_MAX: usize = 8 << 20;
 /// Bytes of a put frame's body from which the next event opens a new frame, so that one bad
 /// sector costs little.
-pub(super) const FRAME_BODY_TARGET: usize = 128 << 10;
+const FRAME_BODY_TARGET: usize = 128 << 10;
 /// Prepared segments that puts never take: the room in which a full log still drains. Four starts
 /// in a row on a full disk need as many: the first one's segment holds the copied tail, and that
 /// of the second goes when the third and the fourth have covered it.
@@ -160,5 +160,11 @@ impl FileChannelOptions {
     /// that a snapshot and a copied group always fit beside it.
     pub(super) fn group_bytes_max(&self) -> usize {
         (self.segment_bytes() as usize / 4).min(GROUP_BYTES_MAX)
+    }
+
+    /// Bytes of a put frame's body from which the next event opens a new frame. Small segments
+    /// hold small groups, and a frame that is a group would lose all of it.
+    pub(super) fn frame_body_target(&self) -> usize {
+        (self.group_bytes_max() / 8).min(FRAME_BODY_TARGET)
     }
 }

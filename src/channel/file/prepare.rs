@@ -12,6 +12,7 @@ use crate::env::clock::Clock;
 use crate::env::disk::{Disk, DiskFile, WriteBackend};
 
 use super::layout;
+use super::options::{SPARES_AHEAD, SPARES_RESERVED};
 
 /// A prepared segment.
 #[derive(Debug)]
@@ -41,6 +42,13 @@ pub(super) struct PoolState {
     /// Whether the log says that puts are held back.
     pub(super) held_back: bool,
     pub(super) stop: bool,
+}
+
+impl PoolState {
+    /// Whether the reserve and what lies ahead are not filled.
+    pub(super) fn wants_more(&self) -> bool {
+        self.ready.len() < SPARES_RESERVED + SPARES_AHEAD
+    }
 }
 
 impl SparePool {

@@ -5,11 +5,11 @@
 //! is needed. When space is short and dead segments lack coverage, the log rolls early onto a
 //! prepared segment; so a full disk always drains.
 
-use std::time::Instant;
+use std::time::Duration;
 
 use super::Core;
 use super::log::{Active, Entry, LogWriter, record_bytes};
-use super::options::{DEAD_SEGMENTS_KEPT, SPARES_AHEAD, SPARES_RESERVED};
+use super::options::{DEAD_SEGMENTS_KEPT, SPARES_RESERVED};
 use super::prepare::Spare;
 use super::segment::Segment;
 use crate::channel::ChannelError;
@@ -63,6 +63,7 @@ impl Core {
     pub(super) fn count_coverage(&self) {
         let state = self.state();
         let space_needed = self.space_is_short();
+        let now = self.now();
         let mut table = self.table();
         let count = table.segments.len().saturating_sub(1);
         for index in 0..count {
@@ -70,7 +71,7 @@ impl Core {
             let segment = &mut table.segments[index];
             if state.is_dead(segment.first_sequence, end, space_needed) {
                 segment.covered = segment.covered.saturating_add(1);
-                segment.dead_since.get_or_insert_with(Instant::now);
+                segment.dead_since.get_or_insert(now);
             }
         }
     }
@@ -149,7 +150,7 @@ impl Core {
             }
         }
         let excess = deletable.len().saturating_sub(DEAD_SEGMENTS_KEPT);
-        let keep_dead = self.options.keep_dead;
+        let (keep_dead, now) = (self.options.keep_dead, self.now());
         deletable.retain({
             let mut position = 0;
             let segments = &table.segments;
@@ -157,7 +158,7 @@ impl Core {
                 position += 1;
                 let old = segments[index]
                     .dead_since
-                    .is_some_and(|t| t.elapsed() >= keep_dead);
+                    .is_some_and(|t| now.duration_since(t) >= keep_dead);
                 short || old || position <= excess
             }
         });
@@ -171,23 +172,41 @@ impl Core {
     /// The preparer's thread: keeps the reserve and what lies ahead filled.
     pub(super) fn run_preparer(&self) {
         loop {
-            let (number, ready) = {
-                let mut pool = self.spares.lock();
-                while pool.ready.len() >= SPARES_RESERVED + SPARES_AHEAD && !pool.stop {
-                    pool = self.spares.wait(pool, std::time::Duration::from_secs(1));
+            let mut pool = self.spares.lock();
+            while !pool.wants_more() && !pool.stop {
+                pool = self.spares.wait(pool, Duration::from_secs(1));
+            }
+            if pool.stop {
+                return;
+            }
+            drop(pool);
+            if !self.prepare_next() {
+                let pool = self.spares.lock();
+                if !pool.stop {
+                    drop(self.spares.wait(pool, Duration::from_millis(200)));
                 }
-                if pool.stop {
-                    return;
-                }
-                (pool.next_number, pool.ready.len())
-            };
-            let result = match self.space_refusal(number, ready) {
-                Some(reason) => Err(reason),
-                None => self.preparer.prepare(number).map_err(|e| e.to_string()),
-            };
-            match result {
-                Ok(spare) => self.spare_is_ready(spare),
-                Err(reason) => self.out_of_space(reason),
+            }
+        }
+    }
+
+    /// Prepares one segment; false when that was refused.
+    pub(super) fn prepare_next(&self) -> bool {
+        let (number, ready) = {
+            let pool = self.spares.lock();
+            (pool.next_number, pool.ready.len())
+        };
+        let result = match self.space_refusal(number, ready) {
+            Some(reason) => Err(reason),
+            None => self.preparer.prepare(number).map_err(|e| e.to_string()),
+        };
+        match result {
+            Ok(spare) => {
+                self.spare_is_ready(spare);
+                true
+            }
+            Err(reason) => {
+                self.out_of_space(reason);
+                false
             }
         }
     }
@@ -220,13 +239,6 @@ impl Core {
         self.reclaim();
         self.queue().ask_oldest_staged_to_seal();
         self.ready.raise();
-        let pool = self.spares.lock();
-        if !pool.stop {
-            drop(
-                self.spares
-                    .wait(pool, std::time::Duration::from_millis(200)),
-            );
-        }
     }
 
     /// Why the next segment may not be prepared now, if so.

@@ -24,8 +24,9 @@ impl Signal {
         self.notify.notify_waiters();
     }
 
-    /// Waits until the count passes `seen` or `deadline`; true when it did.
-    pub(super) fn wait(&self, seen: u64, deadline: Instant) -> bool {
+    /// Waits until the count passes `seen` or `timeout`; true when it did.
+    pub(super) fn wait(&self, seen: u64, timeout: Duration) -> bool {
+        let deadline = Instant::now() + timeout;
         let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if *count != seen {

@@ -178,7 +178,7 @@ fn a_segment_full_of_unsynced_events_can_be_copied_forward_after_a_kill() {
             events += 1;
         }
         let room = channel.core.active_room.load(Ordering::Acquire);
-        let fits = |size: &usize| encode_put(batch(events, 1, *size)).bytes() <= room;
+        let fits = |size: &usize| encode_put(batch(events, 1, *size), 1 << 10).bytes() <= room;
         let size = (9..900).rev().find(fits).unwrap();
         let last = batch(events, 1, size);
         channel.commit_put_blocking(last).unwrap();
