@@ -6,7 +6,8 @@ use super::log::{Entry, EntryOp};
 use crate::channel::PutBatch;
 
 /// Encodes a put transaction. A frame is closed before it passes the `target` size, so that
-/// damage costs little; every frame carries the transaction's positions, because its events name them.
+/// damage costs little; every frame carries the transaction's positions, because its events name
+/// them.
 pub(super) fn encode_put(batch: PutBatch, target: usize) -> Entry {
     let positions: Vec<(Vec<u8>, Vec<u8>)> = batch
         .positions
