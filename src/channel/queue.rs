@@ -22,7 +22,7 @@
 //! proves; leases are gone and their events wait at the head again.
 
 mod flow;
-mod ranges;
+pub(crate) mod ranges;
 #[cfg(test)]
 mod tests;
 

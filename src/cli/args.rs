@@ -321,9 +321,13 @@ const AUDIT_EXAMPLES: &str = "\
 Examples:
   forebay audit out/logs
   forebay audit hdfs://nn:8020/logs -c /etc/hadoop/conf
-  forebay audit /data/a /data/b --log data/c1      several targets of one channel
+  forebay audit /data/a /data/b                    several targets of one channel
+  forebay audit out/logs --log data/c1             what the log says of the same events beside it:
+                                                   done and in no file, in a file and still
+                                                   waiting, sealed and not finished, damaged
 
-Exit codes: 0 every range is there once, 5 something is missing or double.";
+The agent may run meanwhile. Exit codes: 0 every range is there once, 5 something is missing or
+double.";
 
 /// Arguments of `forebay audit`.
 #[derive(Debug, Args)]
@@ -335,9 +339,9 @@ pub struct AuditArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Data directory of the channel, for ranges that went to sinks without files
+    /// Compare with the channel's log; give --log once for each of its data directories
     #[arg(long, value_name = "DIR")]
-    pub log: Option<PathBuf>,
+    pub log: Vec<PathBuf>,
     /// Directory with Hadoop's core-site.xml and hdfs-site.xml
     #[arg(short, long, value_name = "DIR")]
     pub conf: Option<PathBuf>,

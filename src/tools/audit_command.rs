@@ -1,11 +1,16 @@
-//! `forebay audit PATH..`: lists the stores and prints the verdict of [`super::audit`].
+//! `forebay audit PATH..`: lists the stores and prints the verdict of [`super::audit`]; with
+//! `--log`, what the log says of the same events beside it.
 
 use std::io::Write;
 
 use serde::Serialize;
 
 use super::audit::{ChannelAudit, audit, collect_names};
+use super::audit_log::{self, LogAudit, LogFacts};
+use crate::channel::file::examine::examine;
+use crate::channel::file::peek::standing;
 use crate::cli::{AuditArgs, exit};
+use crate::env::disk_real::RealDisk;
 use crate::sink::staged::names::PartName;
 use crate::sink::staged::store_hdfs::HdfsOptions;
 use crate::sink::staged::store_open::{open_store, split_target};
@@ -17,11 +22,26 @@ const SHOWN_MAX: usize = 50;
 struct Printed<'a> {
     sound: bool,
     channels: &'a [ChannelAudit],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<&'a LogAudit>,
+}
+
+/// What was found, by the names and by the log.
+struct Audited {
+    channels: Vec<ChannelAudit>,
+    log: Option<LogAudit>,
+}
+
+impl Audited {
+    fn is_sound(&self) -> bool {
+        self.channels.iter().all(ChannelAudit::is_sound)
+            && self.log.iter().all(|log| log.findings.is_empty())
+    }
 }
 
 /// Prints the audit; exit code 5 where something is missing or double.
 pub fn run(args: &AuditArgs, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
-    match audited(args).and_then(|audits| print(args, &audits, out)) {
+    match audited(args).and_then(|audited| print(args, &audited, out)) {
         Ok(true) => exit::CLEAN,
         Ok(false) => exit::FINDING,
         Err((code, reason)) => {
@@ -34,24 +54,49 @@ pub fn run(args: &AuditArgs, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
 
 type Failed = (u8, String);
 
-fn audited(args: &AuditArgs) -> Result<Vec<ChannelAudit>, Failed> {
-    if args.log.is_some() {
-        let reason = "--log is not supported yet: give the paths of all staged sinks of a channel";
-        return Err((exit::USAGE, reason.to_owned()));
+fn audited(args: &AuditArgs) -> Result<Audited, Failed> {
+    if args.log.is_empty() {
+        let channels = audit(list_all(args)?);
+        return Ok(Audited {
+            channels,
+            log: None,
+        });
     }
+    let failed = |error: &dyn std::fmt::Display| (exit::FAILED, format!("--log: {error}"));
+    let look = || standing(&RealDisk, &args.log).map_err(|error| failed(&error));
+    // The order of the three is what makes the audit right beside a running agent.
+    let before = look()?;
+    let names = list_all(args)?;
+    let after = look()?;
+    let read = examine(&RealDisk, &args.log, |_, _| {}).map_err(|error| failed(&error))?;
+    let facts = LogFacts {
+        before,
+        after,
+        damaged: audit_log::ranges(read.damage.iter().filter_map(|d| d.lost)),
+        taken: audit_log::ranges(read.taken),
+    };
+    let log = audit_log::compare(&facts, &names);
+    let mut channels = audit(names);
+    audit_log::explain(&mut channels, &facts);
+    Ok(Audited {
+        channels,
+        log: Some(log),
+    })
+}
+
+fn list_all(args: &AuditArgs) -> Result<Vec<PartName>, Failed> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|error| (exit::FAILED, format!("cannot start: {error}")))?;
-    let names = runtime.block_on(async {
+    runtime.block_on(async {
         let mut names = Vec::new();
         for path in &args.paths {
             names.extend(list(args, path).await?);
         }
         Ok(names)
-    })?;
-    Ok(audit(names))
+    })
 }
 
 async fn list(args: &AuditArgs, path: &str) -> Result<Vec<PartName>, Failed> {
@@ -76,24 +121,35 @@ async fn list(args: &AuditArgs, path: &str) -> Result<Vec<PartName>, Failed> {
         .map_err(|error| failed(&error))
 }
 
-fn print(args: &AuditArgs, audits: &[ChannelAudit], out: &mut dyn Write) -> Result<bool, Failed> {
-    let sound = audits.iter().all(ChannelAudit::is_sound);
+fn print(args: &AuditArgs, audited: &Audited, out: &mut dyn Write) -> Result<bool, Failed> {
+    let sound = audited.is_sound();
+    let channels = &audited.channels;
     let text = if args.json {
         let printed = Printed {
             sound,
-            channels: audits,
+            channels,
+            log: audited.log.as_ref(),
         };
         serde_json::to_string_pretty(&printed).map_err(|e| (exit::FAILED, e.to_string()))?
-    } else if audits.is_empty() {
-        "no published files".to_owned()
     } else {
-        audits.iter().map(human).collect::<Vec<_>>().join("\n")
+        let own = audited.log.as_ref().map(|log| log.channel.as_str());
+        let mut lines: Vec<String> = channels
+            .iter()
+            .map(|audit| human(audit, own == Some(&audit.channel)))
+            .collect();
+        if lines.is_empty() {
+            lines.push("no published files".to_owned());
+        }
+        let log = audited.log.iter();
+        lines.extend(log.map(|log| audit_log::human(log, SHOWN_MAX)));
+        lines.join("\n")
     };
     writeln!(out, "{text}").map_err(|error| (exit::FAILED, error.to_string()))?;
     Ok(sound)
 }
 
-fn human(audit: &ChannelAudit) -> String {
+/// One channel for eyes; where its log was given, that has the last word on gaps.
+fn human(audit: &ChannelAudit, has_log: bool) -> String {
     let ChannelAudit {
         channel,
         files,
@@ -112,7 +168,11 @@ fn human(audit: &ChannelAudit) -> String {
         text += &format!(", {lost} lost to damage");
     }
     if audit.is_sound() {
-        return format!("{text}\n  {}", audit.verdict());
+        let verdict = match has_log {
+            true => format!("events {} to {}: no overlap", audit.first, audit.last),
+            false => audit.verdict(),
+        };
+        return format!("{text}\n  {verdict}");
     }
     for finding in audit.findings.iter().take(SHOWN_MAX) {
         text += &format!("\n  {finding}");

@@ -2,5 +2,6 @@
 
 pub mod audit;
 pub mod audit_command;
+pub mod audit_log;
 pub mod resolve;
 pub mod wal;

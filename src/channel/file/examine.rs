@@ -13,6 +13,7 @@ use wal_format::{
 };
 
 use super::layout::{self, Found, Listing};
+use super::range_set::RangeSet;
 use super::reader::Salvage;
 use super::segment::read_header;
 use super::state::is_numbered;
@@ -81,6 +82,8 @@ pub struct LogReport {
     pub open_epochs: Vec<(u64, u64, u64, bool)>,
     /// All events below are acknowledged.
     pub acknowledged_below: u64,
+    /// Events that sinks without files have acknowledged, as far as the log still names them.
+    pub taken: Vec<(u64, u64)>,
 }
 
 impl LogReport {
@@ -94,6 +97,7 @@ struct Seen {
     next_sequence: Option<u64>,
     next_control: Option<u64>,
     pending: Option<DamageReport>,
+    taken: RangeSet,
 }
 
 /// Reads the whole log in `dirs`. `progress` is told the bytes read so far and in all.
@@ -124,6 +128,7 @@ pub fn examine(
         next_sequence: None,
         next_control: None,
         pending: None,
+        taken: RangeSet::default(),
     };
     let mut read = 0;
     let known = ends
@@ -140,6 +145,7 @@ pub fn examine(
         report.damage.push(damage);
     }
     report.next_sequence = seen.next_sequence.unwrap_or(0);
+    report.taken = seen.taken.iter().collect();
     Ok(report)
 }
 
@@ -392,6 +398,10 @@ fn good_frame(
     let numbered = record.as_ref().is_some_and(is_numbered);
     let control = header.control + u64::from(numbered);
     seen.next_control = Some(seen.next_control.map_or(control, |n| n.max(control)));
+    if let Some(Record::Ack(ranges)) = &record {
+        let runs = ranges.iter().map(|r| (r.first, r.last));
+        runs.for_each(|(first, last)| seen.taken.insert(first, last));
+    }
     if let Some(record) = record {
         follow(&record, report);
     }

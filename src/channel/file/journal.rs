@@ -203,7 +203,7 @@ fn to_epoch(number: u64, range: SeqRange, request: SealRequest) -> Epoch {
     }
 }
 
-fn from_epoch(epoch: &Epoch) -> EpochRecord {
+pub(super) fn from_epoch(epoch: &Epoch) -> EpochRecord {
     let parts = epoch.parts.iter().map(|p| EpochPart {
         staged_name: p.staged_name.clone(),
         final_path: p.final_path.clone(),

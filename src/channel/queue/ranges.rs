@@ -102,10 +102,16 @@ impl RangeSet {
 impl FromIterator<SeqRange> for RangeSet {
     fn from_iter<I: IntoIterator<Item = SeqRange>>(ranges: I) -> Self {
         let mut set = Self::default();
-        for range in ranges {
-            set.insert(range.first.0, end_of(range));
-        }
+        set.extend(ranges);
         set
+    }
+}
+
+impl Extend<SeqRange> for RangeSet {
+    fn extend<I: IntoIterator<Item = SeqRange>>(&mut self, ranges: I) {
+        for range in ranges {
+            self.insert(range.first.0, end_of(range));
+        }
     }
 }
 
