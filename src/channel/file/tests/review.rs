@@ -237,7 +237,7 @@ fn a_torn_tail_is_not_believed_later_when_the_snapshot_that_ended_it_rots() {
         ..options()
     };
     let mut cut_short = 0;
-    for cut in 1..12 {
+    for cut in 1..18 {
         let disk = SimDisk::default();
         let channel = open_with(&disk, lazy.clone());
         put(&channel, 0, 2);
