@@ -4,6 +4,7 @@
 //! *Place in the flow*: filled by every step from text to typed options; printed by `check` and
 //! logged by the agent.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -42,7 +43,7 @@ impl fmt::Debug for Location {
 }
 
 /// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The configuration cannot be used.
@@ -64,7 +65,7 @@ impl fmt::Display for Severity {
 }
 
 /// One finding.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Diagnostic {
     /// How much it matters.
     pub severity: Severity,
@@ -90,6 +91,8 @@ impl fmt::Display for Diagnostic {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diagnostics {
     all: Vec<Diagnostic>,
+    /// The same, so that a file with a finding a line is checked in time.
+    known: HashSet<Diagnostic>,
 }
 
 impl Diagnostics {
@@ -101,13 +104,16 @@ impl Diagnostics {
         key: impl Into<String>,
         message: impl Into<String>,
     ) {
-        let found = Diagnostic {
+        self.add(Diagnostic {
             severity,
             at: at.clone(),
             key: key.into(),
             message: message.into(),
-        };
-        if !self.all.contains(&found) {
+        });
+    }
+
+    fn add(&mut self, found: Diagnostic) {
+        if self.known.insert(found.clone()) {
             self.all.push(found);
         }
     }
@@ -154,14 +160,13 @@ impl Diagnostics {
                 found.severity = Severity::Error;
             }
         }
+        self.known = self.all.iter().cloned().collect();
     }
 
     /// Takes over the findings of `other`.
     pub fn append(&mut self, other: Self) {
         for found in other.all {
-            if !self.all.contains(&found) {
-                self.all.push(found);
-            }
+            self.add(found);
         }
     }
 }

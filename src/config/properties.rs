@@ -57,10 +57,11 @@ pub fn parse(bytes: &[u8], file: &Arc<str>, found: &mut Diagnostics) -> Vec<Prop
     // A file that ends in a continuation mark would lose its last property in the parser.
     text.push('\n');
     let natural = natural_lines(&text);
+    let joined = join_surrogates(&text);
     let mut properties: Vec<Property> = Vec::new();
     // Lines are read in pairs, since a property reaches to where the next logical line begins.
     let mut lines =
-        PropertiesIter::new_with_encoding(text.as_bytes(), encoding_rs::UTF_8).peekable();
+        PropertiesIter::new_with_encoding(joined.as_bytes(), encoding_rs::UTF_8).peekable();
     while let Some(line) = lines.next() {
         let line = match line {
             Ok(line) => line,
@@ -101,6 +102,42 @@ pub fn parse(bytes: &[u8], file: &Arc<str>, found: &mut Diagnostics) -> Vec<Prop
         }
     }
     properties
+}
+
+/// Characters beyond `\uffff` stand as two escapes; the parser knows only those that are one.
+fn join_surrogates(text: &str) -> String {
+    let mut joined = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        joined.push_str(before);
+        if let Some((c, behind)) = escape_pair(escape) {
+            joined.push(c);
+            rest = behind;
+            continue;
+        }
+        // The next character is escaped and begins no escape of its own.
+        let skipped = escape[1..].chars().next().map_or(1, |c| 1 + c.len_utf8());
+        joined.push_str(&escape[..skipped]);
+        rest = &escape[skipped..];
+    }
+    joined.push_str(rest);
+    joined
+}
+
+/// The character of two escapes at the beginning of `text`, and what follows them.
+fn escape_pair(text: &str) -> Option<(char, &str)> {
+    let (high, rest) = escape_unit(text)?;
+    let (low, rest) = escape_unit(rest)?;
+    let c = char::decode_utf16([high, low]).next()?.ok()?;
+    (u32::from(c) > 0xffff).then_some((c, rest))
+}
+
+fn escape_unit(text: &str) -> Option<(u16, &str)> {
+    let (digits, rest) = text.strip_prefix("\\u")?.split_at_checked(4)?;
+    let hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let unit = hex.then(|| u16::from_str_radix(digits, 16).ok())??;
+    Some((unit, rest))
 }
 
 fn location(file: &Arc<str>, line: usize) -> Location {

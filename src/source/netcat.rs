@@ -27,9 +27,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 
 use super::listener::Listener;
@@ -190,6 +189,26 @@ async fn connection(
         tracing::debug!(source = %context.name, %peer, %error, "cannot set TCP_NODELAY");
     }
     let (read, write) = stream.into_split();
+    converse(read, write, peer, context, max, ack).await
+}
+
+/// The protocol of one connection, whatever carries it; the fuzz target `netcat_input` cuts the
+/// stream where no network would.
+///
+/// # Errors
+/// What ends the whole source: the channel was poisoned or refuses for good.
+pub async fn converse<R, W>(
+    read: R,
+    write: W,
+    peer: SocketAddr,
+    context: SourceContext,
+    max: usize,
+    ack: bool,
+) -> Result<(), SourceError>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
     let (send, receive) = mpsc::channel(QUEUE);
     let shutdown = context.shutdown.clone();
     let committer = Committer {
@@ -228,7 +247,7 @@ async fn connection(
 
 /// Closing a socket with unread bytes resets the connection and can take the answer away from
 /// the client: read on for a moment.
-async fn drain(half: &mut OwnedReadHalf) {
+async fn drain<R: AsyncRead + Unpin>(half: &mut R) {
     let all = async {
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
         let mut total = 0;
@@ -245,19 +264,19 @@ async fn drain(half: &mut OwnedReadHalf) {
 }
 
 /// The reader at its end.
-struct Read {
-    half: OwnedReadHalf,
+struct Read<R> {
+    half: R,
     /// Bytes of a last line that the client did not end.
     unfinished: usize,
 }
 
 /// Reads until the client ends, a line is too long, the committer has gone or the source stops.
-async fn read_lines(
-    mut half: OwnedReadHalf,
+async fn read_lines<R: AsyncRead + Unpin>(
+    mut half: R,
     send: mpsc::Sender<Vec<Found>>,
     shutdown: Shutdown,
     max: usize,
-) -> Read {
+) -> Read<R> {
     let mut splitter = Splitter::new(max);
     let mut unfinished = 0;
     loop {
@@ -305,14 +324,14 @@ enum Left {
     TooLong,
 }
 
-struct Committer {
+struct Committer<W> {
     runner: Runner,
-    write: OwnedWriteHalf,
+    write: W,
     ack: bool,
     max: usize,
 }
 
-impl Committer {
+impl<W: AsyncWrite + Unpin> Committer<W> {
     /// Puts and answers until the reader has ended; then ends the answers.
     async fn run(mut self, mut receive: mpsc::Receiver<Vec<Found>>) -> Result<Left, CommitError> {
         let batch_lines = self.runner.batch_events(BATCH_LINES);

@@ -189,10 +189,10 @@ pub fn audit(names: impl IntoIterator<Item = PartName>) -> Vec<ChannelAudit> {
         match name.kind {
             PartKind::Events => {
                 channel.files += 1;
-                channel.events += name.count;
+                channel.events = channel.events.saturating_add(name.count);
             }
-            PartKind::Reject => channel.rejected += name.count,
-            PartKind::Lost(_) => channel.lost += name.count,
+            PartKind::Reject => channel.rejected = channel.rejected.saturating_add(name.count),
+            PartKind::Lost(_) => channel.lost = channel.lost.saturating_add(name.count),
         }
         let epoch = epochs.entry(name.epoch).or_insert_with(|| EpochNames {
             range: name.range,
@@ -239,7 +239,7 @@ fn tiling(epochs: &BTreeMap<u64, EpochNames>) -> Vec<Finding> {
     } else {
         1
     };
-    let (mut expected, mut before) = (Seq(begin), 0);
+    let (mut expected, mut before) = (Seq(begin), None);
     for (range, number) in ranges {
         if range.first > expected {
             findings.push(Finding::Gap {
@@ -248,7 +248,9 @@ fn tiling(epochs: &BTreeMap<u64, EpochNames>) -> Vec<Finding> {
             });
         }
         // Event 0 does not exist: before the first epoch nothing can be covered twice.
-        if range.first < expected && before != 0 {
+        if range.first < expected
+            && let Some(before) = before
+        {
             let last = range.last.0.min(expected.0 - 1);
             let epochs = [before, number];
             findings.push(Finding::Overlap {
@@ -258,8 +260,8 @@ fn tiling(epochs: &BTreeMap<u64, EpochNames>) -> Vec<Finding> {
             });
         }
         if range.last >= expected {
-            expected = Seq(range.last.0.saturating_add(1));
-            before = number;
+            expected = range.last.next();
+            before = Some(number);
         }
     }
     findings
@@ -276,15 +278,16 @@ fn parts(epoch: u64, names: &EpochNames) -> Vec<Finding> {
         return vec![Finding::Contradiction { epoch }];
     }
     let mut findings = Vec::new();
+    // The number behind the last part may be one that no part can have.
     let mut next = 1;
     for (part, times) in &names.seen {
-        findings.extend(missing(epoch, next..*part, of));
-        next = part + 1;
+        findings.extend(missing(epoch, next..u64::from(*part), of));
+        next = u64::from(*part) + 1;
         if *times > 1 {
             findings.push(Finding::PartTwice { epoch, part: *part });
         }
     }
-    findings.extend(missing(epoch, next..of.saturating_add(1), of));
+    findings.extend(missing(epoch, next..u64::from(of) + 1, of));
     let expected = names.range.count();
     if findings.is_empty() && names.counted != expected {
         findings.push(Finding::WrongCount {
@@ -298,9 +301,10 @@ fn parts(epoch: u64, names: &EpochNames) -> Vec<Finding> {
 
 /// Findings for missing parts. Names come from outside: one that claims four thousand million
 /// parts must not cost as many findings.
-fn missing(epoch: u64, parts: std::ops::Range<u32>, of: u32) -> impl Iterator<Item = Finding> {
+fn missing(epoch: u64, parts: std::ops::Range<u64>, of: u32) -> impl Iterator<Item = Finding> {
     parts
         .take(MISSING_PARTS_MAX)
+        .filter_map(|part| u32::try_from(part).ok())
         .map(move |part| Finding::PartMissing { epoch, part, of })
 }
 

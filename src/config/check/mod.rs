@@ -26,6 +26,15 @@ impl Checked {
         let agents = self.agents.iter().map(|agent| agent.found.count(severity));
         self.found.count(severity) + agents.sum::<usize>()
     }
+
+    fn nothing_yet(args: &CheckArgs) -> Self {
+        Self {
+            file: args.file.display().to_string().into(),
+            found: Diagnostics::default(),
+            agents: Vec::new(),
+            hadoop: None,
+        }
+    }
 }
 
 /// Checks a file and prints the result to `out`.
@@ -34,10 +43,19 @@ impl Checked {
 /// warnings), 1 where `out` cannot be written.
 pub fn run(args: &CheckArgs, out: &mut impl Write) -> u8 {
     let checked = check(args, &Lookups::of_process(args.system_properties()));
+    show(&checked, args, out)
+}
+
+/// The same for a text that has been read already, with lookups of one's own.
+pub fn run_on(text: &[u8], args: &CheckArgs, lookups: &Lookups, out: &mut impl Write) -> u8 {
+    show(&check_text(text, args, lookups), args, out)
+}
+
+fn show(checked: &Checked, args: &CheckArgs, out: &mut impl Write) -> u8 {
     let written = if args.json {
-        report::json(&checked, out)
+        report::json(checked, out)
     } else {
-        report::human(&checked, out)
+        report::human(checked, out)
     };
     match written.and_then(|()| out.flush()) {
         Ok(()) if checked.count(Severity::Error) > 0 => exit::USAGE,
@@ -47,30 +65,26 @@ pub fn run(args: &CheckArgs, out: &mut impl Write) -> u8 {
 }
 
 fn check(args: &CheckArgs, lookups: &Lookups) -> Checked {
-    let file: Arc<str> = args.file.display().to_string().into();
-    let found = Diagnostics::default();
-    let mut checked = Checked {
-        file,
-        found,
-        agents: Vec::new(),
-        hadoop: None,
-    };
-    let bytes = match read_file(&args.file) {
-        Ok((_, bytes)) => bytes,
+    match read_file(&args.file) {
+        Ok((_, bytes)) => check_text(&bytes, args, lookups),
         Err(error) => {
+            let mut checked = Checked::nothing_yet(args);
             let message = format!("cannot be read: {}", error.source);
+            let at = Location::whole(&checked.file);
+            checked.found.error(&at, "", message);
             checked
-                .found
-                .error(&Location::whole(&checked.file), "", message);
-            return checked;
         }
-    };
+    }
+}
+
+fn check_text(bytes: &[u8], args: &CheckArgs, lookups: &Lookups) -> Checked {
+    let mut checked = Checked::nothing_yet(args);
     let names = match &args.name {
         Some(name) => vec![name.clone()],
         None => {
             // Findings about the grammar come again with each agent.
             let mut unused = Diagnostics::default();
-            model::agent_names(&properties::parse(&bytes, &checked.file, &mut unused))
+            model::agent_names(&properties::parse(bytes, &checked.file, &mut unused))
         }
     };
     if names.is_empty() {
@@ -80,7 +94,7 @@ fn check(args: &CheckArgs, lookups: &Lookups) -> Checked {
             .error(&Location::whole(&checked.file), "", message);
     }
     for name in names {
-        let mut agent = super::parse(&bytes, &checked.file, &name, lookups);
+        let mut agent = super::parse(bytes, &checked.file, &name, lookups);
         stores(
             &mut agent,
             args.conf.as_deref(),

@@ -1,0 +1,39 @@
+//! The corpora of the fuzz targets that need more than `wal-format`, on stable: every committed
+//! input, and some hundred changed ones, keep to the oracle that the target runs. Those of
+//! `scan_segment` and `damaged_log` are run by `wal-format/tests/fuzz_seeds.rs`.
+
+#[path = "support/corpus.rs"]
+mod corpus;
+
+#[path = "../fuzz/oracles/audit_names.rs"]
+mod audit_names;
+#[path = "../fuzz/oracles/config_text.rs"]
+mod config_text;
+#[path = "../fuzz/oracles/netcat_input.rs"]
+mod netcat_input;
+
+#[test]
+fn any_file_names_are_read_and_audited_by_the_rule() {
+    let mut names = 0;
+    corpus::run("audit_names", 1000, |input| {
+        names += audit_names::check(input)
+    });
+    assert!(names > 3000, "{names} names were read");
+}
+
+#[test]
+fn any_text_is_read_as_java_reads_it_and_nothing_in_it_is_ignored_in_silence() {
+    let (mut usable, mut findings) = (0, 0);
+    corpus::run("config_text", 120, |input| {
+        let seen = config_text::check(input);
+        usable += seen.usable;
+        findings += seen.findings;
+    });
+    assert!(usable > 10, "{usable} usable agents");
+    assert!(findings > 500, "{findings} findings");
+}
+
+#[test]
+fn any_bytes_in_any_pieces_are_lines_to_netcat_and_each_is_answered() {
+    corpus::run("netcat_input", 500, netcat_input::check);
+}
