@@ -338,6 +338,50 @@ fn scripts() -> Vec<(&'static str, Vec<u8>)> {
             "garbage_behind_the_end",
             script(2, 0, 0, &[[0, 0x20, 1, 7]]),
         ),
+        (
+            "a_copy_over_another_frame",
+            script(8, 0, 0, &[[3, 0x78, 0, 3]]),
+        ),
+        (
+            "unknown_kind_with_a_right_sum",
+            script(8, 0, 0, &[[4, 2, 0, 6], [4, 5, 0, 9]]),
+        ),
+        (
+            "another_body_and_rot",
+            script(8, 0, 1, &[[5, 4, 0, 9], [0, 0x60, 1, 1]]),
+        ),
+        (
+            "wrong_watermarks_and_rot",
+            script(
+                8,
+                0,
+                3,
+                &[[6, 5, 0, 4], [6, 3, 0, 33], [0, 0x20, 0, 1], [2, 0, 3, 0]],
+            ),
+        ),
+        (
+            "every_kind",
+            script(
+                8,
+                0,
+                0,
+                &[[7, 1, 0, 1], [7, 2, 0, 10], [7, 6, 0, 11], [0, 9, 0, 1]],
+            ),
+        ),
+        (
+            "absurd_numbers",
+            script(4, 0, 0, &[[8, 2, 0, 255], [0, 0x10, 0, 1]]),
+        ),
+        ("a_frame_inside", {
+            let mut bytes = script(4, 0, 0, &[[9, 1, 0, 40], [0, 0x90, 0, 1]]);
+            // The second frame has room for another.
+            bytes[4] = 60;
+            bytes
+        }),
+        (
+            "swallowed_and_damaged",
+            script(6, 0, 0, &[[10, 1, 0, 0], [0, 0x90, 0, 1]]),
+        ),
     ]
 }
 
