@@ -241,7 +241,7 @@ fn damage(log: &mut [u8], written: &Log, (what, place, value): (u8, usize, u8)) 
             let (field, wrong) = match value % 5 {
                 0 => (4, 0),
                 1 => (4, 13 + value / 5),
-                2 => (5, 4 | value / 5),
+                2 => (5, 4 | (value / 5)),
                 3 => (6, 1 + value / 5),
                 _ => (28 + usize::from(value / 5) % 4, 1),
             };

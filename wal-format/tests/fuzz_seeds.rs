@@ -308,15 +308,22 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
 
 /// Every input of `damaged_log` that is made, by file name; see the oracle for the bytes.
 fn scripts() -> Vec<(&'static str, Vec<u8>)> {
-    // Frames of 120 bytes, but for the first two bytes of the input.
-    let script = |frames: u8, known: u8, lag: u8, damages: &[[u8; 4]]| {
-        let mut bytes = vec![frames - 1, known];
-        for _ in 0..frames {
-            bytes.extend_from_slice(&[12, lag]);
-        }
-        bytes.extend(damages.iter().flatten());
-        bytes
-    };
+    let mut all = damages();
+    all.extend(rewrites());
+    all
+}
+
+/// An input: frames of 120 bytes each.
+fn script(frames: u8, known: u8, lag: u8, damages: &[[u8; 4]]) -> Vec<u8> {
+    let mut bytes = vec![frames - 1, known];
+    for _ in 0..frames {
+        bytes.extend_from_slice(&[12, lag]);
+    }
+    bytes.extend(damages.iter().flatten());
+    bytes
+}
+
+fn damages() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("whole", script(8, 0, 1, &[])),
         ("rot_in_the_middle", script(8, 0, 0, &[[0, 0x50, 1, 1]])),
@@ -346,6 +353,12 @@ fn scripts() -> Vec<(&'static str, Vec<u8>)> {
             "unknown_kind_with_a_right_sum",
             script(8, 0, 0, &[[4, 2, 0, 6], [4, 5, 0, 9]]),
         ),
+    ]
+}
+
+/// Changes by the writer, with right sums, and damages behind them.
+fn rewrites() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
         (
             "another_body_and_rot",
             script(8, 0, 1, &[[5, 4, 0, 9], [0, 0x60, 1, 1]]),
