@@ -75,6 +75,24 @@ pub struct Incarnation {
     pub nonce: u64,
 }
 
+/// One open of the channel, and the next sequence number at that moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// Which open.
+    pub incarnation: Incarnation,
+    /// The number of the first event that this incarnation could accept.
+    pub next: Seq,
+}
+
+/// A store has refused this log, because another copy of it has published since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What gave the other copy away, a path in the store.
+    pub by: String,
+    /// From here on the events of this log are not those of the other copy.
+    pub first: Seq,
+}
+
 /// The journal of one channel.
 #[async_trait]
 pub trait EpochJournal: Send + Sync {
@@ -103,9 +121,31 @@ pub trait EpochJournal: Send + Sync {
     /// Whether damage may hide a control record, so that the store may rightly know more than
     /// this log: staged sinks must halt with a report.
     fn control_may_be_lost(&self) -> bool;
-    /// Whether the directory is not the one of the last incarnation (moved, copied, restored):
-    /// sources must wait for the store's verdict.
+    /// Whether the directory is not the one in which this log was last found to be the owner
+    /// (moved, copied, restored), or a store has refused the log before: sources must wait for
+    /// the store's verdict.
     fn directory_changed(&self) -> bool;
+    /// The opens since the last recorded fence, ascending; the running one is the last.
+    fn openings(&self) -> Vec<Opening> {
+        vec![Opening {
+            incarnation: self.incarnation(),
+            next: self.next_sequence(),
+        }]
+    }
+    /// Every store has said that this log is the owner of its channel: the directory is its place
+    /// from now on, an earlier refusal is forgotten.
+    async fn owned(&self) -> Result<(), ChannelError> {
+        Ok(())
+    }
+    /// Records that a store has refused this log; durable on `Ok`.
+    async fn refuse(&self, refusal: Refusal) -> Result<(), ChannelError> {
+        let _forgotten = refusal;
+        Ok(())
+    }
+    /// A recorded refusal in words: which events are only here as of now, and what to type.
+    fn refusal(&self) -> Option<String> {
+        None
+    }
     /// False for a journal that forgets at a crash: staging is emptied at start.
     fn is_durable(&self) -> bool;
 }

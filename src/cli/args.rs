@@ -282,8 +282,9 @@ Examples:
   forebay wal inspect data/c1             segments, sequence numbers, epochs
   forebay wal verify data/c1              read everything, check every rule; 5 on damage
   forebay wal dump --json data/c1 | head  the frames, one a line
+  forebay wal adopt data/c1               keep what only a refused copy of a log has
 
-The agent may run meanwhile.";
+The agent may run meanwhile; for adopt it must not.";
 
 /// Arguments of `forebay wal`.
 #[derive(Debug, Args)]
@@ -303,6 +304,34 @@ pub enum WalCommand {
     Verify(WalDirArgs),
     /// Print the frames
     Dump(WalDirArgs),
+    /// Give the events that only this copy of a log holds a channel id of their own
+    Adopt(WalAdoptArgs),
+}
+
+const ADOPT_EXAMPLES: &str = "\
+Examples:
+  forebay wal adopt data/c1                   after an agent has ended with exit code 3 because
+                                              another copy of its log has taken over
+  forebay wal adopt data/a data/b             all data directories, in the order of dataDirs
+  forebay wal adopt --json data/c1 | jq .events
+
+What the other copy has is the other copy's to publish. What only this log has gets a new channel
+id, and the next start of the agent publishes it. The old log is kept in DIR/before-adopt-ID. The
+command may be killed and given again at any time.
+
+Exit codes: 0 adopted, 2 no store has refused this log, 3 an agent has it open, 5 some of the
+events are lost to damage.";
+
+/// Arguments of `forebay wal adopt`.
+#[derive(Debug, Args)]
+#[command(after_help = ADOPT_EXAMPLES)]
+pub struct WalAdoptArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The channel's data directories, all of them, in the order of dataDirs
+    #[arg(value_name = "DIR", required = true)]
+    pub dirs: Vec<PathBuf>,
 }
 
 /// Arguments of the commands of `forebay wal`.

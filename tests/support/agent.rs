@@ -37,6 +37,11 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Lets time pass: for kills at moments that nobody chose.
+pub fn pause(time: Duration) {
+    sleep(time);
+}
+
 /// A port of loopback that nobody listens on now.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")

@@ -26,6 +26,7 @@ use super::registry::ChannelEntry;
 use super::status::StatusSocket;
 use super::supervisor::{ComponentSpec, Failure, RunContext, Tier, backoff, supervise};
 use crate::channel::Channel;
+use crate::cli::exit;
 use crate::env::clock::Clock;
 use crate::source::{Shutdown, Trigger};
 
@@ -217,6 +218,7 @@ impl Flow {
                 match failure {
                     Failure::Retry(reason) | Failure::Poisoned(reason) => Err(reason),
                     Failure::Fatal { exit, reason } => {
+                        let reason = in_full(channel, exit, reason);
                         tracing::error!(channel = %self.entry.name, %reason, "the agent must stop");
                         Ok(FlowEnd::Fatal { exit, reason })
                     }
@@ -321,6 +323,7 @@ impl Flow {
             }
         }
         if let Ok(Failure::Fatal { exit, reason }) = running.failures.try_recv() {
+            let reason = in_full(channel, exit, reason);
             return FlowEnd::Fatal { exit, reason };
         }
         let status = channel.status();
@@ -360,6 +363,15 @@ impl Flow {
         }
         failed
     }
+}
+
+/// What to tell about a fatal end now that the sources have stopped: only now is it known how
+/// many events a log that its store has refused has accepted.
+fn in_full(channel: &Arc<dyn Channel>, code: u8, reason: String) -> String {
+    let refusal = (code == exit::IN_USE)
+        .then(|| channel.journal().refusal())
+        .flatten();
+    refusal.unwrap_or(reason)
 }
 
 /// Waits until no event waits for a sink, or the channel has failed.

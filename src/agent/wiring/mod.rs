@@ -114,7 +114,8 @@ impl Verdict {
         }
         tracing::warn!(
             channel = channel.name(),
-            "the log's directory has been moved, copied or restored: sources wait for the stores"
+            "the log's directory has been moved, copied or restored, or a store has refused this \
+             log before: sources wait for the stores"
         );
         let Some(session) = self.publisher.session(channel).await else {
             return Err(Failure::Retry("the publisher has not started".to_owned()));

@@ -12,7 +12,7 @@ use wal_format::{Epoch, Part, Range, Record};
 use super::Core;
 use super::layout;
 use super::log::{Entry, record_bytes};
-use crate::channel::journal::{EPOCH_TOKEN, Incarnation};
+use crate::channel::journal::{EPOCH_TOKEN, Incarnation, Opening, Refusal};
 use crate::channel::{ChannelError, EpochJournal, EpochPart, EpochRecord, LeaseId, SealRequest};
 use crate::event::{Seq, SeqRange};
 
@@ -21,7 +21,7 @@ use crate::event::{Seq, SeqRange};
 pub(super) struct FileJournal(pub(super) Arc<Core>);
 
 impl Core {
-    fn refused(&self, reason: String) -> ChannelError {
+    pub(super) fn refused(&self, reason: String) -> ChannelError {
         ChannelError::Refused {
             channel: self.name.clone(),
             reason,
@@ -171,7 +171,25 @@ impl EpochJournal for FileJournal {
     }
 
     fn directory_changed(&self) -> bool {
-        self.0.directory_changed
+        self.0.ownership.must_wait()
+    }
+
+    fn openings(&self) -> Vec<Opening> {
+        self.0.openings()
+    }
+
+    async fn owned(&self) -> Result<(), ChannelError> {
+        let turn = self.0.turn().await;
+        self.0.owned(turn).await
+    }
+
+    async fn refuse(&self, refusal: Refusal) -> Result<(), ChannelError> {
+        let _turn = self.0.turn().await;
+        self.0.refuse(refusal)
+    }
+
+    fn refusal(&self) -> Option<String> {
+        self.0.refusal()
     }
 
     fn is_durable(&self) -> bool {

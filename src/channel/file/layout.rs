@@ -6,6 +6,11 @@
 //! <data dir>/segment-0000000042.wal    a segment of the log
 //! <data dir>/spare-0000000043.wal      a prepared segment: zeros between its two headers
 //! <data dir>/*.new                     being prepared; removed at open
+//! <data dir>/refused                   a store has refused this log: by what, and from which event
+//! <data dir>/adopting/                 a log under a new id, being written by `forebay wal adopt`
+//! <data dir>/adopt.swap, adopt.move    that log is complete and takes this one's place
+//! <data dir>/adopt.done                what the last adoption has done
+//! <data dir>/before-adopt-<id>/        the log before an adoption
 //! ```
 //! A spare becomes a segment by a rename that is synced before the first byte is stored, so a
 //! file that is still called a spare is known to hold nothing.
@@ -16,8 +21,19 @@ use crate::env::disk::{DirLock, Disk, WriteBackend};
 
 use super::options::OpenError;
 
-const MARKER: &str = "channel";
+pub(super) const MARKER: &str = "channel";
+pub(super) const REFUSED: &str = "refused";
+pub(super) const ADOPTING: &str = "adopting";
+/// The new log is complete: the old one is moved away.
+pub(super) const ADOPT_SWAP: &str = "adopt.swap";
+/// The old log is away: the new one is moved to its place.
+pub(super) const ADOPT_MOVE: &str = "adopt.move";
+pub(super) const ADOPT_DONE: &str = "adopt.done";
+pub(super) const BEFORE_ADOPT: &str = "before-adopt-";
+const LOCK: &str = "lock";
 const MARKER_BYTES: u64 = 4096;
+/// Longer texts are not ours.
+const TEXT_BYTES_MAX: u64 = 16 << 20;
 
 pub(super) fn segment_name(number: u32) -> String {
     format!("segment-{number:010}.wal")
@@ -54,6 +70,18 @@ fn number_in(name: &str, prefix: &str) -> Option<u32> {
     (digits.len() == 10).then(|| digits.parse().ok()).flatten()
 }
 
+fn is_unfinished(name: &str) -> bool {
+    let what = name.strip_suffix(".new").unwrap_or("");
+    what.ends_with(".wal") || [MARKER, REFUSED, ADOPT_SWAP].contains(&what)
+}
+
+fn is_known(name: &str) -> bool {
+    let adoption = [ADOPTING, ADOPT_SWAP, ADOPT_MOVE, ADOPT_DONE];
+    [LOCK, MARKER, REFUSED, "status.sock"].contains(&name)
+        || adoption.contains(&name)
+        || name.starts_with(BEFORE_ADOPT)
+}
+
 pub(super) fn list(disk: &dyn Disk, dirs: &[PathBuf]) -> Result<Listing, OpenError> {
     let mut listing = Listing::default();
     for (index, dir) in dirs.iter().enumerate() {
@@ -69,9 +97,9 @@ pub(super) fn list(disk: &dyn Disk, dirs: &[PathBuf]) -> Result<Listing, OpenErr
                 listing.segments.push(found(number));
             } else if let Some(number) = number_in(&entry.name, "spare-") {
                 listing.spares.push(found(number));
-            } else if entry.name.ends_with(".wal.new") || entry.name == "channel.new" {
+            } else if is_unfinished(&entry.name) {
                 listing.unfinished.push(path);
-            } else if !["lock", MARKER, "status.sock"].contains(&entry.name.as_str()) {
+            } else if !is_known(&entry.name) {
                 listing.foreign.push(path);
             }
         }
@@ -94,11 +122,9 @@ pub(super) fn claim(
     for dir in dirs {
         disk.create_dir_all(dir)
             .map_err(|e| OpenError::io("create", dir, e))?;
-        locks.push(disk.lock(dir, "lock").map_err(|e| match e.kind() {
-            std::io::ErrorKind::WouldBlock => OpenError::InUse { dir: dir.clone() },
-            _ => OpenError::io("lock", dir.join("lock"), e),
-        })?);
+        locks.push(lock(disk, dir)?);
         refuse_flume(disk, dir)?;
+        refuse_unfinished_adoption(disk, dir)?;
     }
     let markers = dirs
         .iter()
@@ -125,6 +151,31 @@ pub(super) fn claim(
         }
     }
     Ok((id, locks))
+}
+
+/// Locks a directory that exists.
+pub(super) fn lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn DirLock>, OpenError> {
+    disk.lock(dir, LOCK).map_err(|e| match e.kind() {
+        std::io::ErrorKind::WouldBlock => OpenError::InUse {
+            dir: dir.to_owned(),
+        },
+        _ => OpenError::io("lock", dir.join(LOCK), e),
+    })
+}
+
+/// INV-12: half of the old and half of the new log are no log.
+fn refuse_unfinished_adoption(disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
+    for phase in [ADOPT_SWAP, ADOPT_MOVE] {
+        if read_text(disk, dir, phase)?.is_some() {
+            return Err(OpenError::Directory {
+                dir: dir.to_owned(),
+                reason: "`forebay wal adopt` was cut short here; run it again, it goes on where \
+                         it was"
+                    .into(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The id of the channel whose directories these are, all of them; takes no lock.
@@ -230,17 +281,10 @@ fn check_marker(
 }
 
 fn read_marker(disk: &dyn Disk, dir: &Path) -> Result<Option<Marker>, OpenError> {
-    let path = dir.join(MARKER);
-    let file = match disk.open(&path, false, WriteBackend::Pwrite) {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(OpenError::io("open", path, e)),
+    let Some(text) = read_text(disk, dir, MARKER)? else {
+        return Ok(None);
     };
-    let mut text = vec![0; usize::try_from(file.len().min(MARKER_BYTES)).unwrap_or(0)];
-    file.read_at(0, &mut text)
-        .map_err(|e| OpenError::io("read", &path, e))?;
-    let text = String::from_utf8_lossy(&text);
-    parse_marker(text.trim_end_matches('\0'))
+    parse_marker(&text)
         .map(Some)
         .ok_or_else(|| OpenError::Directory {
             dir: dir.to_owned(),
@@ -248,6 +292,25 @@ fn read_marker(disk: &dyn Disk, dir: &Path) -> Result<Option<Marker>, OpenError>
                  id in `forebay wal inspect`"
                 .into(),
         })
+}
+
+/// The text of a small file; `None` where it is not there.
+pub(super) fn read_text(
+    disk: &dyn Disk,
+    dir: &Path,
+    name: &str,
+) -> Result<Option<String>, OpenError> {
+    let path = dir.join(name);
+    let file = match disk.open(&path, false, WriteBackend::Pwrite) {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(OpenError::io("open", path, e)),
+    };
+    let mut text = vec![0; usize::try_from(file.len().min(TEXT_BYTES_MAX)).unwrap_or(0)];
+    file.read_at(0, &mut text)
+        .map_err(|e| OpenError::io("read", &path, e))?;
+    let text = String::from_utf8_lossy(&text);
+    Ok(Some(text.trim_end_matches('\0').to_owned()))
 }
 
 fn parse_marker(text: &str) -> Option<Marker> {
@@ -291,14 +354,31 @@ fn write_marker(disk: &dyn Disk, dir: &Path, marker: &Marker) -> std::io::Result
         marker.index + 1,
         marker.of
     );
-    let new = dir.join("channel.new");
-    match disk.remove(&new) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let file = disk.create_zeroed(&new, MARKER_BYTES, WriteBackend::Pwrite)?;
+    write_text(disk, dir, MARKER, &text)
+}
+
+/// Writes a small file in place of an earlier one. Durable on `Ok`; a crash leaves the new text,
+/// or none.
+pub(super) fn write_text(
+    disk: &dyn Disk,
+    dir: &Path,
+    name: &str,
+    text: &str,
+) -> std::io::Result<()> {
+    let new = dir.join(format!("{name}.new"));
+    remove_if_there(disk, &new)?;
+    let len = (text.len() as u64).next_multiple_of(MARKER_BYTES);
+    let file = disk.create_zeroed(&new, len, WriteBackend::Pwrite)?;
     file.store_at(0, &[text.as_bytes()])?;
     file.sync()?;
-    disk.rename(&new, &dir.join(MARKER))?;
+    remove_if_there(disk, &dir.join(name))?;
+    disk.rename(&new, &dir.join(name))?;
     disk.sync_dir(dir)
+}
+
+pub(super) fn remove_if_there(disk: &dyn Disk, path: &Path) -> std::io::Result<()> {
+    match disk.remove(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
 }

@@ -10,6 +10,7 @@
 //! *Lock order*: journal turn, then writer, then one of {pending -> (queue, state or
 //! spares), state -> table, queue, spares}.
 
+pub mod adopt;
 mod encode;
 pub mod examine;
 mod group_commit;
@@ -18,6 +19,7 @@ mod layout;
 mod log;
 mod open;
 mod options;
+mod ownership;
 pub mod peek;
 mod prepare;
 mod range_set;
@@ -78,7 +80,7 @@ pub(super) struct Core {
     disk: Arc<dyn Disk>,
     channel_id: [u8; 16],
     incarnation: Incarnation,
-    directory_changed: bool,
+    ownership: ownership::Ownership,
     preparer: Preparer,
     writer: Mutex<LogWriter>,
     pending: Mutex<Pending>,

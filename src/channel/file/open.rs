@@ -3,6 +3,7 @@
 //! *Crash*: until the new segment's first group is synced nothing that was there has changed but
 //! names of prepared segments; afterwards the old segment ends where the snapshot says.
 
+use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
@@ -11,6 +12,7 @@ use wal_format::{FrameKind, Identity, Open, Record};
 use super::layout::{self, Found, Listing};
 use super::log::{Active, Entry, EntryOp, LogWriter};
 use super::options::SPARES_RESERVED;
+use super::ownership::{self, Ownership};
 use super::prepare::{PoolState, Preparer, Spare, SparePool, random_u64};
 use super::recovery::{self, Damage, Recovered, Suspect, TornTail};
 use super::segment::{Segment, SegmentTable, read_header};
@@ -223,14 +225,8 @@ impl Opening<'_> {
         })
     }
 
-    /// Writes the first group of this incarnation and returns the channel's core.
-    fn begin(
-        &mut self,
-        channel_id: [u8; 16],
-        mut spares: Vec<Spare>,
-        mut next_number: u32,
-    ) -> Result<Core, OpenError> {
-        let dir = &self.options.data_dirs[0].clone();
+    /// Whether the log lies where it was last found to be the owner, and was not refused.
+    fn ownership(&self, dir: &Path) -> Result<Ownership, OpenError> {
         let identity = self
             .disk
             .identity(dir)
@@ -240,15 +236,29 @@ impl Opening<'_> {
             filesystem: identity.filesystem,
             machine: identity.machine,
         };
+        let opened_before = self.recovered.state.incarnation > 0;
+        let changed = opened_before && self.recovered.last_identity() != identity;
+        let refusal = ownership::read_refusal(self.disk.as_ref(), dir)?;
+        Ok(Ownership::new(identity, changed, refusal))
+    }
+
+    /// Writes the first group of this incarnation and returns the channel's core.
+    fn begin(
+        &mut self,
+        channel_id: [u8; 16],
+        mut spares: Vec<Spare>,
+        mut next_number: u32,
+    ) -> Result<Core, OpenError> {
+        let dir = &self.options.data_dirs[0].clone();
+        let ownership = self.ownership(dir)?;
         let state = &mut self.recovered.state;
-        let directory_changed = state.incarnation > 0 && state.identity != identity;
         let number = state.incarnation + 1;
         state.incarnation = number;
         let nonce = random_u64().map_err(|e| OpenError::io("get random bytes", dir, e))?;
         let open = Open {
             incarnation: number,
             nonce,
-            identity,
+            identity: ownership.recorded_identity(),
             opened_at_ms: self.preparer.clock.wall_ms(),
             previous: self.recovered.last_believed(),
         };
@@ -278,7 +288,7 @@ impl Opening<'_> {
                     return Ok(self.core(
                         channel_id,
                         incarnation,
-                        directory_changed,
+                        ownership,
                         pool,
                         (spare, writer, state),
                     ));
@@ -423,7 +433,7 @@ impl Opening<'_> {
         &mut self,
         channel_id: [u8; 16],
         incarnation: Incarnation,
-        directory_changed: bool,
+        ownership: Ownership,
         pool: PoolState,
         (spare, writer, state): (Spare, LogWriter, LogState),
     ) -> Core {
@@ -438,7 +448,7 @@ impl Opening<'_> {
             disk: Arc::clone(&self.disk),
             channel_id,
             incarnation,
-            directory_changed,
+            ownership: ownership.opened_at(Seq(state.next_sequence)),
             preparer: self.preparer.clone(),
             active_room: AtomicUsize::new(writer.active.room()),
             writer: Mutex::new(writer),

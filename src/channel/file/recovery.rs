@@ -26,7 +26,7 @@
 use std::sync::Arc;
 
 use wal_format::{
-    FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameKind, Lsn, PutBody, Record,
+    FRAME_HEADER_BYTES, FrameError, FrameHeader, FrameKind, Identity, Lsn, PutBody, Record,
     SEGMENT_HEADER_BYTES, Scanner, SegmentError, SegmentHeader, SegmentRef, Snapshot, Step,
 };
 
@@ -90,6 +90,17 @@ impl Recovered {
         proven
             .or_else(|| self.segments.last())
             .map(Segment::reference)
+    }
+
+    /// The directory in which the log lay last, also where only the unproven tail says so.
+    pub(super) fn last_identity(&self) -> Identity {
+        let identity = |suspect: &Suspect| match Record::decode(suspect.header.kind, &suspect.body)
+        {
+            Ok(Record::Incarnation(open)) => Some(open.identity),
+            _ => None,
+        };
+        let told = self.suspects.iter().rev().find_map(identity);
+        told.unwrap_or(self.state.identity)
     }
 }
 
@@ -217,7 +228,7 @@ impl Salvage<'_> {
 /// Rows R1 to R6: whether this segment's snapshot may be believed.
 fn try_base(file: &File) -> Option<Base> {
     let (header, snapshot, behind) = read_snapshot(file)?;
-    if is_opening(&snapshot) && !opening_is_complete(file) {
+    if is_opening(&snapshot) && !opening_is_complete(file, &snapshot) {
         tracing::info!(
             segment = file.found.number,
             "an earlier recovery was cut short here; going back to what it read"
@@ -232,7 +243,7 @@ fn try_base(file: &File) -> Option<Base> {
 }
 
 /// A snapshot written at an open names its incarnation before that incarnation is in the list.
-fn is_opening(snapshot: &Snapshot) -> bool {
+pub(super) fn is_opening(snapshot: &Snapshot) -> bool {
     snapshot.incarnations.last().map(|(number, _)| *number) != Some(snapshot.incarnation)
 }
 
@@ -256,11 +267,15 @@ fn read_snapshot(file: &File) -> Option<(FrameHeader, Snapshot, u32)> {
     Some((header, *snapshot, behind))
 }
 
-/// Whether an unbroken run of frames leads from the snapshot to an Incarnation record.
-fn opening_is_complete(file: &File) -> bool {
+/// Whether an unbroken run of frames leads from the snapshot to the Incarnation record of the open
+/// that wrote it. Among the frames between them may be an earlier one, copied.
+fn opening_is_complete(file: &File, snapshot: &Snapshot) -> bool {
     let mut scanner = file.scanner(SEGMENT_HEADER_BYTES, file.frames_end(), Lsn(0));
-    while let Step::Frame { header, .. } = step(&mut scanner) {
-        if header.kind == FrameKind::Incarnation {
+    while let Step::Frame { header, body, .. } = step(&mut scanner) {
+        if let FrameKind::Incarnation = header.kind
+            && let Ok(Record::Incarnation(open)) = Record::decode(header.kind, body)
+            && open.incarnation == snapshot.incarnation
+        {
             return true;
         }
     }

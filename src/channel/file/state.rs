@@ -208,11 +208,16 @@ impl LogState {
 
     fn opened(&mut self, open: &Open) {
         self.incarnation = open.incarnation;
-        self.incarnations.push((open.incarnation, open.nonce));
+        self.identity = open.identity;
+        let named = (open.incarnation, open.nonce);
+        if self.incarnations.last() == Some(&named) {
+            // Repeated once the stores have said that the directory is its place.
+            return;
+        }
+        self.incarnations.push(named);
         if self.incarnations.len() > INCARNATIONS_KEPT {
             self.incarnations.remove(0);
         }
-        self.identity = open.identity;
     }
 
     fn acknowledge(&mut self, first: u64, last: u64) {

@@ -567,6 +567,23 @@ impl Session {
             .all(|record| self.target_of(record).is_some())
     }
 
+    /// Every base has said that this log is the owner of its channel.
+    async fn all_started(&self, unfenced: &[u32]) -> Result<(), PublishFailure> {
+        self.journal.owned().await?;
+        if self.reaches_every_epoch() {
+            self.record_fence(unfenced).await?;
+        }
+        Ok(())
+    }
+
+    /// Where there is no store to ask, nobody waits for one.
+    async fn owned_without_stores(&self, stores: usize) -> Result<(), PublishFailure> {
+        match stores {
+            0 => Ok(self.journal.owned().await?),
+            _ => Ok(()),
+        }
+    }
+
     /// Records the fence once every base has been fenced.
     async fn record_fence(&self, unfenced: &[u32]) -> Result<(), PublishFailure> {
         if let Some(last) = unfenced.iter().max() {

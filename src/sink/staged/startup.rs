@@ -12,7 +12,7 @@
 //! claim of an epoch number.
 
 use crate::channel::ChannelError;
-use crate::channel::journal::{EpochJournal, Incarnation};
+use crate::channel::journal::{EpochJournal, Incarnation, Opening, Refusal};
 use crate::event::Seq;
 
 use super::attempt::{left_probe, remove_probe};
@@ -24,9 +24,8 @@ pub enum PublishFailure {
     /// Another copy of the log has opened the channel since this one did.
     #[error(
         "channel {channel}: another copy of this log has taken over: {root}/{owner} was not \
-         written by this log. Events from sequence number {winner_next} on that this copy has \
-         acknowledged (it ends before {own_next}) are only here; `forebay wal adopt` publishes \
-         them under a new channel id"
+         written by this log. Events from sequence number {first} on that this copy has \
+         acknowledged (it ends before {own_next}) are only here"
     )]
     Clone {
         /// Channel id.
@@ -35,16 +34,15 @@ pub enum PublishFailure {
         root: String,
         /// Name of the winner's owner file.
         owner: String,
-        /// Next sequence number of the winner when it took over.
-        winner_next: Seq,
+        /// First sequence number behind what both copies hold.
+        first: Seq,
         /// Next sequence number of this log.
         own_next: Seq,
     },
     /// The store knows epochs that the log does not.
     #[error(
         "channel {channel}: {root}/sealed holds epoch {highest}, but this log would give number \
-         {next} next: it is an old copy. Remove it or give it a new channel id with \
-         `forebay wal adopt`"
+         {next} next: it is an old copy"
     )]
     OldBackup {
         /// Channel id.
@@ -107,17 +105,37 @@ pub struct Owner {
 
 /// The name before anybody owns the channel.
 const UNOWNED: &str = "owner.0";
+/// Below a channel's staging: an empty directory `<inc>-<nonce>-<next sequence>` for each start of
+/// the owners, one after the other. Copies of a log find out by it where they parted.
+const STARTS: &str = "starts";
+/// Most of them.
+const STARTS_KEPT: usize = 256;
+
+impl From<Opening> for Owner {
+    fn from(opening: Opening) -> Self {
+        let Opening { incarnation, next } = opening;
+        Self { incarnation, next }
+    }
+}
 
 impl Owner {
     /// The file's name.
     pub fn name(&self) -> String {
+        format!("owner.{}", self.stem())
+    }
+
+    fn stem(&self) -> String {
         let Incarnation { number, nonce } = self.incarnation;
-        format!("owner.{number}-{nonce:016x}-{}", self.next)
+        format!("{number}-{nonce:016x}-{}", self.next)
     }
 
     /// Reads a name.
     pub fn parse(name: &str) -> Option<Self> {
-        let mut fields = name.strip_prefix("owner.")?.splitn(3, '-');
+        Self::parse_stem(name.strip_prefix("owner.")?)
+    }
+
+    fn parse_stem(stem: &str) -> Option<Self> {
+        let mut fields = stem.splitn(3, '-');
         let number = fields.next()?.parse().ok()?;
         let nonce = u64::from_str_radix(fields.next()?, 16).ok()?;
         let next = Seq(fields.next()?.parse().ok()?);
@@ -169,19 +187,85 @@ impl Place<'_> {
     pub async fn owner(&self) -> Result<Option<Owner>, PublishFailure> {
         let newest = self.owners().await?.first().copied();
         match newest {
-            Some(owner) if !self.journal.knows(owner.incarnation) => Err(self.foreign(owner)),
+            Some(owner) if !self.journal.knows(owner.incarnation) => {
+                Err(self.foreign(owner).await?)
+            }
             other => Ok(other),
         }
     }
 
-    fn foreign(&self, owner: Owner) -> PublishFailure {
-        PublishFailure::Clone {
+    /// The refusal by a foreign owner; on record before anybody hears of it.
+    async fn foreign(&self, owner: Owner) -> Result<PublishFailure, PublishFailure> {
+        let first = self.parted_at(owner).await?;
+        self.refused_by(&owner.name(), first).await?;
+        Ok(PublishFailure::Clone {
             channel: self.journal.channel_id(),
             root: self.root.to_owned(),
             owner: owner.name(),
-            winner_next: owner.next,
+            first,
             own_next: self.journal.next_sequence(),
+        })
+    }
+
+    async fn refused_by(&self, what: &str, first: Seq) -> Result<(), PublishFailure> {
+        let by = format!("{}{}/{what}", self.store.uri(), self.root);
+        self.journal.refuse(Refusal { by, first }).await?;
+        Ok(())
+    }
+
+    /// The first sequence number behind what this log and that of a foreign owner both hold: that
+    /// of the first start which the two do not share, whoever it belongs to. The owner file alone
+    /// does not tell, because its log may have started again and again since.
+    async fn parted_at(&self, owner: Owner) -> Result<Seq, StoreError> {
+        let starts = self.starts().await?;
+        let known = |o: &&Owner| self.journal.knows(o.incarnation);
+        let shared = starts.iter().filter(known).map(|o| o.incarnation.number);
+        let shared = shared.max();
+        let theirs = starts.iter().filter(|o| !known(o)).map(|o| o.next);
+        let openings = self.journal.openings();
+        let ours = openings.iter().filter(|o| {
+            // Without a shared start on record nothing is known of ours either.
+            shared.is_some_and(|shared| o.incarnation.number > shared)
+        });
+        let parted = theirs.chain(ours.map(|o| o.next)).min();
+        Ok(parted.map_or(owner.next, |parted| parted.min(owner.next)))
+    }
+
+    /// Starts of the owners, ascending.
+    async fn starts(&self) -> Result<Vec<Owner>, StoreError> {
+        let listing = self.store.list(&format!("{}/{STARTS}", self.root)).await?;
+        let mut starts: Vec<_> = listing
+            .iter()
+            .filter_map(|i| Owner::parse_stem(file_name(i)))
+            .collect();
+        starts.sort_by_key(|start| start.incarnation.number);
+        Ok(starts)
+    }
+
+    /// Writes down every start of this log since the last fence, also those that never came to
+    /// own the channel: their events are behind them. Making a directory may be repeated at will.
+    async fn record_starts(&self) -> Result<(), StoreError> {
+        if !self.journal.is_durable() {
+            return Ok(());
         }
+        let dir = format!("{}/{STARTS}", self.root);
+        self.store.mkdirs(&dir, false).await?;
+        let mut starts = self.starts().await?;
+        for opening in self.journal.openings() {
+            let start = Owner::from(opening);
+            if !starts.contains(&start) {
+                let path = format!("{dir}/{}", start.stem());
+                self.store.mkdirs(&path, false).await?;
+                starts.push(start);
+            }
+        }
+        self.store.sync_dirs(&[&dir]).await?;
+        let ours = |start: &Owner| self.journal.knows(start.incarnation);
+        for start in superfluous(&starts).into_iter().filter(ours) {
+            let path = format!("{dir}/{}", start.stem());
+            self.store.delete(&path, false).await?;
+        }
+        Ok(())
     }
 
     /// Epochs that have a directory under `sealed/`, ascending.
@@ -193,23 +277,50 @@ impl Place<'_> {
         Ok(epochs)
     }
 
-    async fn check_highest(&self) -> Result<(), PublishFailure> {
+    /// Refuses a log that is older than the store. What it has accepted since it last was the
+    /// owner is only here; what it held then is for a person to compare.
+    async fn check_highest(&self, owner: Option<Owner>) -> Result<(), PublishFailure> {
         let next = self.journal.next_epoch();
-        match self.sealed().await?.last() {
-            Some(highest) if *highest >= next => Err(PublishFailure::OldBackup {
-                channel: self.journal.channel_id(),
-                root: self.root.to_owned(),
-                highest: *highest,
-                next,
-            }),
-            _ => Ok(()),
-        }
+        let highest = match self.sealed().await?.last() {
+            Some(highest) if *highest >= next => *highest,
+            _ => return Ok(()),
+        };
+        let openings = self.journal.openings();
+        let since = openings
+            .iter()
+            .find(|o| owner.is_some_and(|owner| o.incarnation.number > owner.incarnation.number))
+            .or_else(|| openings.last());
+        let first = since.map_or_else(|| self.journal.next_sequence(), |o| o.next);
+        self.refused_by(&format!("sealed/e{highest}"), first)
+            .await?;
+        Err(PublishFailure::OldBackup {
+            channel: self.journal.channel_id(),
+            root: self.root.to_owned(),
+            highest,
+            next,
+        })
     }
 
     /// Directory of this incarnation's attempts.
     pub fn incarnation_dir(&self) -> String {
         format!("{}/i{}", self.root, self.journal.incarnation().number)
     }
+}
+
+/// Starts, ascending, that tell nothing which a later one does not: those before which no event
+/// lies that does not lie before the next one as well, and the oldest beyond a bound.
+fn superfluous(starts: &[Owner]) -> Vec<Owner> {
+    let (mut gone, mut kept) = (Vec::new(), Vec::new());
+    for (index, start) in starts.iter().enumerate() {
+        let next = starts.get(index + 1);
+        match next.is_some_and(|next| next.next == start.next) {
+            true => gone.push(*start),
+            false => kept.push(*start),
+        }
+    }
+    let excess = kept.len().saturating_sub(STARTS_KEPT);
+    gone.extend(kept.drain(..excess));
+    gone
 }
 
 /// Looks before anything is changed: damage, a foreign owner, an epoch that the log does not know.
@@ -230,8 +341,8 @@ pub async fn inspect(place: Place<'_>) -> Result<(), PublishFailure> {
             next: place.journal.next_epoch(),
         });
     }
-    place.owner().await?;
-    place.check_highest().await?;
+    let owner = place.owner().await?;
+    place.check_highest(owner).await?;
     place.store.mkdirs(place.root, true).await?;
     place
         .store
@@ -288,6 +399,9 @@ pub(super) async fn delete_surely(store: &dyn FileStore, dir: &str) -> Result<()
 pub async fn take_ownership(place: Place<'_>) -> Result<(), PublishFailure> {
     let incarnation = place.journal.incarnation();
     let before = place.owner().await?;
+    // Behind the fence nobody else takes a number: what the listing shows now was decided before,
+    // and whoever took it stays the owner.
+    place.check_highest(before).await?;
     if before.is_none_or(|owner| owner.incarnation != incarnation) {
         let unowned = format!("{}/{UNOWNED}", place.root);
         let from = match before {
@@ -301,10 +415,13 @@ pub async fn take_ownership(place: Place<'_>) -> Result<(), PublishFailure> {
                 unowned.clone()
             }
         };
-        let own = Owner {
+        // Not the next number of now: sources may have gone on since the open.
+        let openings = place.journal.openings();
+        let opened = openings.last().copied().map(Owner::from);
+        let own = opened.unwrap_or_else(|| Owner {
             incarnation,
             next: place.journal.next_sequence(),
-        };
+        });
         let to = format!("{}/{}", place.root, own.name());
         place.store.rename(&from, &to).await?;
         place.store.sync_dirs(&[place.root]).await?;
@@ -330,7 +447,8 @@ pub async fn take_ownership(place: Place<'_>) -> Result<(), PublishFailure> {
                 .await?;
         }
     }
-    place.check_highest().await?;
+    place.record_starts().await?;
+    place.check_highest(before).await?;
     place.store.mkdirs(&place.incarnation_dir(), false).await?;
     Ok(())
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::store::{FileInfo, FileStore, StoreError, StoreWriter};
-use crate::channel::journal::{EPOCH_TOKEN, Incarnation};
+use crate::channel::journal::{EPOCH_TOKEN, Incarnation, Opening, Refusal};
 use crate::channel::{
     Channel, ChannelError, ChannelStatus, EpochJournal, EpochRecord, LeaseId, Position, PutBatch,
     SealRequest, TakeMode, TakenBatch, TakenEvent,
@@ -26,6 +26,8 @@ pub(crate) struct Log {
     pub(crate) epochs: BTreeMap<u64, EpochRecord>,
     pub(crate) next_epoch: u64,
     pub(crate) incarnations: Vec<Incarnation>,
+    pub(crate) openings: Vec<Opening>,
+    pub(crate) refusal: Option<Refusal>,
     pub(crate) fenced: u32,
     pub(crate) damaged: bool,
 }
@@ -59,6 +61,8 @@ impl TestChannel {
         let number = u32::try_from(state.incarnations.len()).unwrap() + 1;
         let incarnation = Incarnation { number, nonce };
         state.incarnations.push(incarnation);
+        let next = Seq(u64::try_from(state.events.len()).unwrap());
+        state.openings.push(Opening { incarnation, next });
         let sealed: BTreeSet<u64> = state
             .epochs
             .values()
@@ -296,6 +300,17 @@ impl EpochJournal for Arc<TestChannel> {
     }
     fn directory_changed(&self) -> bool {
         false
+    }
+    fn openings(&self) -> Vec<Opening> {
+        let log = lock(&self.log);
+        let openings = log.openings.iter().copied();
+        openings
+            .filter(|o| o.incarnation.number > log.fenced)
+            .collect()
+    }
+    async fn refuse(&self, refusal: Refusal) -> Result<(), ChannelError> {
+        lock(&self.log).refusal = Some(refusal);
+        Ok(())
     }
     fn is_durable(&self) -> bool {
         true

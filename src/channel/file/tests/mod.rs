@@ -14,8 +14,10 @@ use crate::env::disk::WriteBackend;
 use crate::env::disk_real::RealDisk;
 use crate::event::Event;
 
+mod adopt;
 mod crash;
 mod findings;
+mod ownership;
 mod review;
 
 const SEGMENT: u64 = 1 << 20;

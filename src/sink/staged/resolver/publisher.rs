@@ -87,6 +87,7 @@ impl Publisher {
         let _current = Current(&self.current);
         self.current.send_replace(Some(Arc::clone(&session)));
         session.changed.notify_waiters();
+        session.owned_without_stores(starting).await?;
         let mut damage = None;
         let mut running = 0_usize;
         loop {
@@ -108,8 +109,8 @@ impl Publisher {
                 Some(event) = tasks.join_next() => match event {
                     Ok(Event::Started(Ok(()), target)) => {
                         starting -= 1;
-                        if starting == 0 && damage.is_none() && session.reaches_every_epoch() {
-                            session.record_fence(&unfenced).await?;
+                        if starting == 0 && damage.is_none() {
+                            session.all_started(&unfenced).await?;
                         }
                         for record in session.journal.open_epochs() {
                             if target.holds(&record) && session.is_idle(&record) {
