@@ -89,7 +89,7 @@ fn every_row_names_a_test(path: &str) -> Vec<Vec<String>> {
 #[test]
 fn every_row_of_the_durability_table_names_a_test_and_every_recovery_row_is_there() {
     let rows = every_row_names_a_test("docs/DURABILITY.md");
-    let recovery = read("src/channel/file/recovery.rs");
+    let recovery = read("src/channel/file/recovery/mod.rs");
     let labels = recovery
         .lines()
         .filter_map(|l| l.strip_prefix("//! | R")?.split(' ').next());

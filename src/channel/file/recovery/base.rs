@@ -1,0 +1,69 @@
+//! Where reading begins: which snapshot may be believed, and which open was cut short.
+
+use wal_format::{FrameHeader, FrameKind, Lsn, Record, SEGMENT_HEADER_BYTES, Snapshot, Step};
+
+use super::scanned::{File, step};
+
+/// A good snapshot frame and where the frames behind it begin.
+pub(super) struct Base {
+    pub(super) header: FrameHeader,
+    pub(super) snapshot: Snapshot,
+    pub(super) behind: u32,
+}
+
+/// Rows R1 to R6: whether this segment's snapshot may be believed.
+pub(super) fn try_base(file: &File) -> Option<Base> {
+    let (header, snapshot, behind) = read_snapshot(file)?;
+    if is_opening(&snapshot) && !opening_is_complete(file, &snapshot) {
+        tracing::info!(
+            segment = file.found.number,
+            "an earlier recovery was cut short here; going back to what it read"
+        );
+        return None;
+    }
+    Some(Base {
+        header,
+        snapshot,
+        behind,
+    })
+}
+
+/// A snapshot written at an open names its incarnation before that incarnation is in the list.
+pub(in crate::channel::file) fn is_opening(snapshot: &Snapshot) -> bool {
+    snapshot.incarnations.last().map(|(number, _)| *number) != Some(snapshot.incarnation)
+}
+
+fn read_snapshot(file: &File) -> Option<(FrameHeader, Snapshot, u32)> {
+    file.salt?;
+    let end = file.frames_end();
+    if end <= SEGMENT_HEADER_BYTES {
+        return None;
+    }
+    let mut scanner = file.scanner(SEGMENT_HEADER_BYTES, end, Lsn(0));
+    let Step::Frame { header, body, lsn } = step(&mut scanner) else {
+        return None;
+    };
+    if header.kind != FrameKind::Snapshot || lsn.offset() != SEGMENT_HEADER_BYTES {
+        return None;
+    }
+    let Ok(Record::Snapshot(snapshot)) = Record::decode(header.kind, body) else {
+        return None;
+    };
+    let behind = scanner.offset();
+    Some((header, *snapshot, behind))
+}
+
+/// Whether an unbroken run of frames leads from the snapshot to the Incarnation record of the open
+/// that wrote it. Among the frames between them may be an earlier one, copied.
+fn opening_is_complete(file: &File, snapshot: &Snapshot) -> bool {
+    let mut scanner = file.scanner(SEGMENT_HEADER_BYTES, file.frames_end(), Lsn(0));
+    while let Step::Frame { header, body, .. } = step(&mut scanner) {
+        if let FrameKind::Incarnation = header.kind
+            && let Ok(Record::Incarnation(open)) = Record::decode(header.kind, body)
+            && open.incarnation == snapshot.incarnation
+        {
+            return true;
+        }
+    }
+    false
+}

@@ -1,0 +1,158 @@
+//! Opening: what the log says, read without writing a byte into what is there.
+//!
+//! *Algorithm*
+//! 1. The newest segment with a good snapshot is the base. A snapshot written at an open counts
+//!    only when its Incarnation record follows in an unbroken run of frames: until then the
+//!    frames between them are still being copied, and the originals are the truth.
+//! 2. Frames behind the snapshot are applied once a later frame's watermark proves them durable.
+//!    What is left over when the log ends are the *suspects*, `[W, X)`: valid in the page cache,
+//!    perhaps not on the medium (after a failed sync the cache shows what the disk lacks).
+//! 3. The caller writes the state at W, the suspects and a new Incarnation into a prepared
+//!    segment, syncs, and only then believes them. The old segment ends at W for ever.
+//!
+//! | row | base snapshot | bad bytes at X | proof behind X | verdict |
+//! |---|---|---|---|---|
+//! | R1 | newest segment | none (zeros) | - | clean end |
+//! | R2 | newest segment | yes | none | torn tail: reported, never cut |
+//! | R3 | newest segment | yes | later frame | damage: reported, read on behind it |
+//! | R4 | opening snapshot, no Incarnation behind it | - | - | recovery was cut short: older base |
+//! | R5 | bad | - | later frame in the segment | damage: older base, replay on through |
+//! | R6 | bad | - | none | roll was cut short: older base, segment contributes nothing |
+//! | R7 | none good, one segment, no proof | - | - | first open was cut short: fresh channel |
+//! | R8 | none good | - | - | refused, nothing touched |
+//!
+//! *Crash* in recovery: the old segments are untouched, so the next open sees what this one saw.
+
+mod base;
+mod frames;
+mod replay;
+mod scanned;
+
+use wal_format::{FrameHeader, Identity, Lsn, Record, SEGMENT_HEADER_BYTES, SegmentRef, Step};
+
+pub(super) use self::base::is_opening;
+pub(super) use self::frames::{put_op, rebuild};
+
+use self::base::try_base;
+use self::replay::Replay;
+use self::scanned::{File, open_file, step};
+use super::layout::{Found, Listing};
+use super::options::OpenError;
+use super::segment::Segment;
+use super::state::LogState;
+use crate::env::disk::Disk;
+
+/// A valid frame that nothing proves durable.
+#[derive(Clone, Debug)]
+pub(super) struct Suspect {
+    pub(super) header: FrameHeader,
+    pub(super) body: Vec<u8>,
+    end: Lsn,
+}
+
+/// A stretch of bad bytes below what was durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Damage {
+    pub(super) segment: u32,
+    pub(super) offset: u32,
+    pub(super) why: String,
+    pub(super) resume: Option<u32>,
+}
+
+/// What lies behind the end of the log, if it is not all zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TornTail {
+    pub(super) segment: u32,
+    pub(super) offset: u32,
+    pub(super) nonzero_end: u32,
+}
+
+/// The outcome of reading the log.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    /// State at W.
+    pub(super) state: LogState,
+    /// W itself.
+    pub(super) proven: Lsn,
+    /// Whole transactions of `[W, X)`.
+    pub(super) suspects: Vec<Suspect>,
+    /// Segments that stay, oldest first.
+    pub(super) segments: Vec<Segment>,
+    /// Segment files that nothing refers to any more.
+    pub(super) leftovers: Vec<Found>,
+    pub(super) damage: Vec<Damage>,
+    pub(super) torn: Option<TornTail>,
+    /// The last segment, and where its last non-zero byte ends.
+    pub(super) cut: Option<(Found, u32)>,
+}
+
+impl Recovered {
+    /// The segment in which the proof ends. Those behind it (recoveries that were cut short) hold
+    /// nothing that is believed.
+    pub(super) fn last_believed(&self) -> Option<SegmentRef> {
+        let number = self.proven.segment();
+        let proven = self.segments.iter().find(|s| s.number == number);
+        proven
+            .or_else(|| self.segments.last())
+            .map(Segment::reference)
+    }
+
+    /// The directory in which the log lay last, also where only the unproven tail says so.
+    pub(super) fn last_identity(&self) -> Identity {
+        let identity = |suspect: &Suspect| match Record::decode(suspect.header.kind, &suspect.body)
+        {
+            Ok(Record::Incarnation(open)) => Some(open.identity),
+            _ => None,
+        };
+        let told = self.suspects.iter().rev().find_map(identity);
+        told.unwrap_or(self.state.identity)
+    }
+}
+
+/// Reads the log from its newest good snapshot on. Writes nothing.
+pub(super) fn read_log(
+    disk: &dyn Disk,
+    listing: &Listing,
+    channel_id: [u8; 16],
+) -> Result<Recovered, OpenError> {
+    let mut files: Vec<File> = Vec::new();
+    let mut older = listing.segments.as_slice();
+    while let Some((found, rest)) = older.split_last() {
+        older = rest;
+        files.insert(0, open_file(disk, found, channel_id)?);
+        if let Some(base) = try_base(&files[0]) {
+            let mut replay = Replay::new(&base);
+            replay.scan(&files, &base)?;
+            return Ok(replay.finish(&files, older, &base));
+        }
+    }
+    without_base(files)
+}
+
+/// Rows R7 and R8.
+fn without_base(files: Vec<File>) -> Result<Recovered, OpenError> {
+    let proof = files.iter().any(|f| {
+        let mut scanner = f.scanner(SEGMENT_HEADER_BYTES, f.frames_end(), Lsn(0));
+        f.salt.is_none() || matches!(step(&mut scanner), Step::Corrupt { .. })
+    });
+    if let Some(file) = files.first()
+        && (files.len() > 1 || proof)
+    {
+        return Err(OpenError::Directory {
+            dir: file.found.path.clone(),
+            reason: "no segment has a readable snapshot; nothing was touched. `forebay wal \
+                     verify` names the damage"
+                .into(),
+        });
+    }
+    Ok(Recovered {
+        state: LogState::fresh(),
+        proven: Lsn(0),
+        suspects: Vec::new(),
+        segments: Vec::new(),
+        leftovers: files.into_iter().map(|f| f.found).collect(),
+        damage: Vec::new(),
+        torn: None,
+        cut: None,
+    })
+}

@@ -1,0 +1,282 @@
+//! The frames behind the base in order: applied when something proves them, else held back.
+
+use wal_format::{FrameError, FrameKind, Lsn, Record, SEGMENT_HEADER_BYTES, SegmentRef, Step};
+
+use super::base::Base;
+use super::frames::{apply, pass_hole, whole_transactions};
+use super::scanned::{File, for_each_frame, step};
+use super::{Damage, Recovered, Suspect, TornTail};
+use crate::channel::file::layout::Found;
+use crate::channel::file::options::OpenError;
+use crate::channel::file::segment::Segment;
+use crate::channel::file::state::LogState;
+
+/// Applies frames in order, the unproven ones held back.
+pub(super) struct Replay {
+    state: LogState,
+    proven: Lsn,
+    suspects: Vec<Suspect>,
+    damage: Vec<Damage>,
+    torn: Option<TornTail>,
+    seen: Vec<Seen>,
+    last_nonzero: u32,
+}
+
+/// A segment that was scanned.
+struct Seen {
+    number: u32,
+    first_sequence: u64,
+    /// Where its frames end.
+    end: u32,
+}
+
+impl Replay {
+    pub(super) fn new(base: &Base) -> Self {
+        Self {
+            state: LogState::from_snapshot(
+                base.header.sequence,
+                base.header.control,
+                &base.snapshot,
+            ),
+            proven: base.header.watermark,
+            suspects: Vec::new(),
+            damage: Vec::new(),
+            torn: None,
+            seen: Vec::new(),
+            last_nonzero: SEGMENT_HEADER_BYTES,
+        }
+    }
+
+    pub(super) fn scan(&mut self, files: &[File], base: &Base) -> Result<(), OpenError> {
+        let known = known_durable(files);
+        let ends = ends_by_later_openings(files);
+        for (index, file) in files.iter().enumerate() {
+            let first = if index == 0 {
+                base.behind
+            } else {
+                SEGMENT_HEADER_BYTES
+            };
+            let number = file.found.number;
+            let bound = ends.iter().find(|(n, _)| *n == number).map(|(_, end)| *end);
+            let end = bound.unwrap_or_else(|| file.frames_end()).max(first);
+            // Behind a known end there is nothing to miss.
+            let durable = bound.map_or(known, |end| Lsn::new(number, end));
+            let first_sequence = self.next_expected();
+            let end = self.scan_segment(file, first, end, durable)?;
+            self.seen.push(Seen {
+                number,
+                first_sequence,
+                end,
+            });
+        }
+        Ok(())
+    }
+
+    /// Next sequence number with the suspects counted in.
+    fn next_expected(&self) -> u64 {
+        let behind = |s: &Suspect| s.header.sequence + u64::from(s.header.count);
+        self.suspects
+            .last()
+            .map_or(self.state.next_sequence, behind)
+    }
+
+    fn scan_segment(
+        &mut self,
+        file: &File,
+        first: u32,
+        end: u32,
+        durable: Lsn,
+    ) -> Result<u32, OpenError> {
+        let mut scanner = file.scanner(first, end, durable);
+        self.last_nonzero = first;
+        loop {
+            match step(&mut scanner) {
+                Step::Frame { lsn, header, body } => {
+                    let whole = wal_format::frame_bytes(body.len());
+                    let behind = lsn.offset() + u32::try_from(whole).unwrap_or(0);
+                    self.last_nonzero = behind;
+                    let frame = Suspect {
+                        header,
+                        body: body.to_vec(),
+                        end: Lsn::new(lsn.segment(), behind),
+                    };
+                    let sealed = frame.header.kind == FrameKind::SegmentSeal;
+                    self.frame(frame, file)?;
+                    if sealed {
+                        return Ok(behind);
+                    }
+                }
+                Step::Corrupt {
+                    offset,
+                    why,
+                    resume,
+                } => {
+                    let go_on = resume.is_some();
+                    self.bad(file, offset, &why, resume);
+                    if !go_on {
+                        return Ok(end);
+                    }
+                }
+                Step::End { offset } => {
+                    self.last_nonzero = offset;
+                    return Ok(offset);
+                }
+                Step::Torn {
+                    offset,
+                    nonzero_end,
+                } => {
+                    self.last_nonzero = nonzero_end;
+                    self.torn = Some(TornTail {
+                        segment: file.found.number,
+                        offset,
+                        nonzero_end,
+                    });
+                    return Ok(offset);
+                }
+            }
+        }
+    }
+
+    fn bad(&mut self, file: &File, offset: u32, why: &FrameError, resume: Option<u32>) {
+        self.damage.push(Damage {
+            segment: file.found.number,
+            offset,
+            why: why.to_string(),
+            resume,
+        });
+    }
+
+    fn frame(&mut self, frame: Suspect, file: &File) -> Result<(), OpenError> {
+        self.proven = self.proven.max(frame.header.watermark);
+        self.promote(file)?;
+        self.suspects.push(frame);
+        Ok(())
+    }
+
+    /// Applies the suspects that the watermark has passed.
+    fn promote(&mut self, file: &File) -> Result<(), OpenError> {
+        let proven = self.proven;
+        let count = self.suspects.iter().take_while(|s| s.end <= proven).count();
+        for frame in self.suspects.drain(..count).collect::<Vec<_>>() {
+            apply(&mut self.state, &frame).map_err(|reason| OpenError::Directory {
+                dir: file.found.path.clone(),
+                reason: format!("{reason}; nothing was touched"),
+            })?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(mut self, files: &[File], older: &[Found], base: &Base) -> Recovered {
+        if let Some(first) = self.suspects.first() {
+            // Whatever is missing in front of the first suspect lay below the proof.
+            pass_hole(&mut self.state, &first.header);
+        }
+        let mut segments = Vec::new();
+        let mut leftovers = Vec::new();
+        for found in older {
+            match base
+                .snapshot
+                .segments
+                .iter()
+                .find(|r| r.segment == found.number)
+            {
+                Some(reference) => segments.push(old_segment(found, reference)),
+                None => leftovers.push(found.clone()),
+            }
+        }
+        if self.proven >= Lsn::new(files[0].found.number, base.behind) {
+            count_coverage(&mut segments, base);
+        }
+        for (file, seen) in files.iter().zip(&self.seen) {
+            segments.push(self.scanned_segment(file, seen));
+        }
+        Recovered {
+            suspects: whole_transactions(self.suspects, &self.state),
+            state: self.state,
+            proven: self.proven,
+            segments,
+            leftovers,
+            damage: self.damage,
+            torn: self.torn,
+            cut: files.last().map(|f| (f.found.clone(), self.last_nonzero)),
+        }
+    }
+
+    /// A segment from the base on: it ends where its frames end, or where the proof does.
+    fn scanned_segment(&self, file: &File, seen: &Seen) -> Segment {
+        let end = if self.proven >= Lsn::new(seen.number, seen.end) {
+            seen.end
+        } else if self.proven.segment() == seen.number {
+            self.proven.offset()
+        } else {
+            SEGMENT_HEADER_BYTES
+        };
+        let reference = SegmentRef {
+            segment: seen.number,
+            salt: file.salt.unwrap_or(0),
+            // Events that are only suspects will stand in the segment they are copied to.
+            first_sequence: seen.first_sequence.min(self.state.next_sequence),
+            end,
+        };
+        old_segment(&file.found, &reference)
+    }
+}
+
+/// How many durable snapshots up to that of the base saw each segment before it without live
+/// events. One that never held an event is seen so by all of them.
+fn count_coverage(segments: &mut [Segment], base: &Base) {
+    let state = LogState::from_snapshot(base.header.sequence, base.header.control, &base.snapshot);
+    let count = segments.len();
+    let mut end = base.header.sequence;
+    for (index, segment) in segments.iter_mut().enumerate().rev() {
+        let first = segment.first_sequence;
+        if end <= first {
+            segment.covered = u8::try_from(count - index).unwrap_or(u8::MAX);
+        } else if state.is_dead(first, end, false) {
+            segment.covered = 1;
+        }
+        end = first;
+    }
+}
+
+fn old_segment(found: &Found, reference: &SegmentRef) -> Segment {
+    Segment {
+        number: reference.segment,
+        salt: reference.salt,
+        path: found.path.clone(),
+        len: found.len,
+        first_sequence: reference.first_sequence,
+        end: reference.end,
+        hot: None,
+        covered: 0,
+        dead_since: None,
+    }
+}
+
+/// The highest watermark of any valid frame behind the base segment.
+fn known_durable(files: &[File]) -> Lsn {
+    let mut known = Lsn(0);
+    for file in files.iter().skip(1) {
+        for_each_frame(file, |header, _| known = known.max(header.watermark));
+    }
+    known
+}
+
+/// Where later opens have said that the log before them ends; segments between the one they name
+/// and their own hold nothing that they believed.
+fn ends_by_later_openings(files: &[File]) -> Vec<(u32, u32)> {
+    let mut ends = Vec::new();
+    for file in files.iter().skip(1) {
+        for_each_frame(file, |header, body| {
+            if header.kind == FrameKind::Incarnation
+                && let Ok(Record::Incarnation(open)) = Record::decode(header.kind, body)
+                && let Some(previous) = open.previous
+            {
+                ends.push((previous.segment, previous.end));
+                let skipped = previous.segment.saturating_add(1)..file.found.number;
+                ends.extend(skipped.map(|number| (number, SEGMENT_HEADER_BYTES)));
+            }
+        });
+    }
+    ends
+}

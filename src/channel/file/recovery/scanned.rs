@@ -1,0 +1,128 @@
+//! One segment file under examination: its header from either copy, its frames. Only read.
+
+use std::sync::Arc;
+
+use wal_format::{
+    FrameHeader, Lsn, SEGMENT_HEADER_BYTES, Scanner, SegmentError, SegmentHeader, Step,
+};
+
+use crate::channel::file::layout::Found;
+use crate::channel::file::options::OpenError;
+use crate::channel::file::reader::Salvage;
+use crate::env::disk::{Disk, DiskFile, WriteBackend};
+
+/// One segment file under examination.
+pub(super) struct File {
+    pub(super) found: Found,
+    file: Arc<dyn DiskFile>,
+    header: Option<SegmentHeader>,
+    pub(super) salt: Option<u64>,
+}
+
+impl File {
+    pub(super) fn frames_end(&self) -> u32 {
+        let len = u32::try_from(self.found.len).unwrap_or(u32::MAX);
+        match &self.header {
+            Some(header) => header.frames_end().min(len),
+            None => len,
+        }
+    }
+
+    pub(super) fn scanner(&self, begin: u32, end: u32, known: Lsn) -> Scanner<Salvage<'_>> {
+        let salt = self.salt.unwrap_or(0);
+        Scanner::new(
+            Salvage(self.file.as_ref()),
+            self.found.number,
+            salt,
+            begin,
+            end,
+            known,
+        )
+    }
+}
+
+pub(super) fn step<'a>(scanner: &'a mut Scanner<Salvage<'_>>) -> Step<'a> {
+    let Ok(step) = scanner.step();
+    step
+}
+
+pub(super) fn open_file(
+    disk: &dyn Disk,
+    found: &Found,
+    channel_id: [u8; 16],
+) -> Result<File, OpenError> {
+    let file = disk
+        .open(&found.path, false, WriteBackend::Pwrite)
+        .map_err(|e| OpenError::io("open", &found.path, e))?;
+    let refuse = |reason: String| OpenError::Directory {
+        dir: found.path.clone(),
+        reason,
+    };
+    let mut header = None;
+    for at in header_places(found.len) {
+        let mut block = vec![0; SEGMENT_HEADER_BYTES as usize];
+        Salvage(file.as_ref()).read(at, &mut block);
+        match SegmentHeader::decode(&block) {
+            Ok(decoded) => {
+                header = Some(decoded);
+                break;
+            }
+            Err(
+                e @ (SegmentError::UnknownVersion(_)
+                | SegmentError::UnknownIncompatible(_)
+                | SegmentError::UnknownCipher(_)
+                | SegmentError::UnknownCompression(_)),
+            ) => {
+                return Err(refuse(format!(
+                    "{e}; written by a newer Forebay? nothing was touched"
+                )));
+            }
+            Err(error) => tracing::warn!(path = %found.path.display(), at, "header: {error}"),
+        }
+    }
+    if let Some(h) = &header
+        && h.channel_id != channel_id
+    {
+        return Err(refuse(
+            "belongs to another channel; move it away".to_owned(),
+        ));
+    }
+    let salt = header.as_ref().map(|h| h.salt);
+    Ok(File {
+        found: found.clone(),
+        file,
+        header,
+        salt,
+    })
+}
+
+fn header_places(len: u64) -> Vec<u32> {
+    let second = len
+        .checked_sub(u64::from(SEGMENT_HEADER_BYTES))
+        .and_then(|l| u32::try_from(l).ok());
+    [Some(0), second].into_iter().flatten().collect()
+}
+
+impl Salvage<'_> {
+    fn read(&mut self, offset: u32, buf: &mut [u8]) {
+        let Ok(()) = wal_format::ReadAt::read_at(self, offset, buf);
+    }
+}
+
+/// Shows every good frame of a file, also those behind damage.
+pub(super) fn for_each_frame(file: &File, mut see: impl FnMut(&FrameHeader, &[u8])) {
+    if file.salt.is_none() {
+        return;
+    }
+    let end = file.frames_end();
+    let mut scanner = file.scanner(SEGMENT_HEADER_BYTES.min(end), end, Lsn(0));
+    loop {
+        match step(&mut scanner) {
+            Step::Frame { header, body, .. } => see(&header, body),
+            Step::Corrupt {
+                resume: Some(_), ..
+            } => {}
+            Step::Corrupt { .. } | Step::End { .. } | Step::Torn { .. } => return,
+        }
+    }
+}
