@@ -371,7 +371,10 @@ fn in_full(channel: &Arc<dyn Channel>, code: u8, reason: String) -> String {
     let refusal = (code == exit::IN_USE)
         .then(|| channel.journal().refusal())
         .flatten();
-    refusal.unwrap_or(reason)
+    match refusal {
+        Some(refusal) => format!("{reason}; {refusal}"),
+        None => reason,
+    }
 }
 
 /// Waits until no event waits for a sink, or the channel has failed.

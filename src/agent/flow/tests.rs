@@ -349,7 +349,7 @@ async fn a_fatal_failure_ends_the_flow_with_its_exit_code() {
         end,
         FlowEnd::Fatal {
             exit: 3,
-            reason: "stop Source".to_owned()
+            reason: "another copy has run; stop Source".to_owned()
         }
     );
 }

@@ -144,11 +144,10 @@ impl Core {
         Ok(())
     }
 
-    /// The recorded refusal in words.
+    /// The recorded refusal in words, as the end of a sentence about why.
     pub(super) fn refusal(&self) -> Option<String> {
-        let Refusal { by, first } = self.recorded_refusal().clone()?;
+        let Refusal { first, .. } = self.recorded_refusal().clone()?;
         let next = self.state().next_sequence;
-        let id = layout::hex(&self.channel_id);
         let only_here = match SeqRange::new(first, Seq(next.saturating_sub(1))) {
             Some(SeqRange { first, last }) => {
                 format!("events {first} to {last} are only in this log")
@@ -162,11 +161,8 @@ impl Core {
             .map(|d| self.word(d))
             .collect();
         Some(format!(
-            "channel {} ({}): another copy of this log has taken over, {by} was not written by \
-             this one; the sources have stopped, and {only_here}. To give them a channel id of \
-             their own, so that the next start publishes them, type:\n  forebay wal adopt {}",
-            self.name,
-            &id[..12],
+            "the sources have stopped, and {only_here}. To go on with a channel id of its own, so \
+             that the next start publishes what is only here, type:\n  forebay wal adopt {}",
             dirs.join(" ")
         ))
     }

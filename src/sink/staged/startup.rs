@@ -24,8 +24,7 @@ pub enum PublishFailure {
     /// Another copy of the log has opened the channel since this one did.
     #[error(
         "channel {channel}: another copy of this log has taken over: {root}/{owner} was not \
-         written by this log. Events from sequence number {first} on that this copy has \
-         acknowledged (it ends before {own_next}) are only here"
+         written by this log"
     )]
     Clone {
         /// Channel id.
@@ -36,8 +35,6 @@ pub enum PublishFailure {
         owner: String,
         /// First sequence number behind what both copies hold.
         first: Seq,
-        /// Next sequence number of this log.
-        own_next: Seq,
     },
     /// The store knows epochs that the log does not.
     #[error(
@@ -203,7 +200,6 @@ impl Place<'_> {
             root: self.root.to_owned(),
             owner: owner.name(),
             first,
-            own_next: self.journal.next_sequence(),
         })
     }
 

@@ -1,5 +1,6 @@
 //! Where two copies of a log have parted: what a refused one must publish by itself.
 
+use super::super::startup::{Place, fence, inspect, take_ownership};
 use super::*;
 use crate::event::Seq;
 
@@ -141,4 +142,32 @@ async fn a_copy_that_the_store_has_outrun_is_refused_and_leaves_the_owner_alone(
         Seq(10),
         "what was put before this start is in doubt"
     );
+}
+
+/// The original publishes between the copy's first look and its turn: refused after it had taken
+/// the owner file the copy would have shut both out.
+#[tokio::test]
+async fn a_copy_that_is_outrun_while_it_starts_does_not_take_the_owner_file() {
+    let (z, store) = (log(4), SimStore::perfect());
+    publish(&z, &store, 1).await;
+    let backup = copy(&z);
+    let journal = TestChannel::open(&backup, 9, Crash::never());
+    let place = Place {
+        store: &store,
+        journal: &journal,
+        root: "/base/_staging/0123456789ab",
+    };
+    inspect(place).await.unwrap();
+    accept(&z, 4);
+    z.lock().unwrap().incarnations.clear();
+    z.lock().unwrap().openings.clear();
+    publish(&z, &store, 1).await;
+    fence(place, &[1]).await.unwrap();
+    let end = take_ownership(place).await;
+    assert!(
+        matches!(end, Err(PublishFailure::OldBackup { .. })),
+        "{end:?}"
+    );
+    publish(&z, &store, 2).await;
+    assert_exactly_once(&z, &store, "the owner goes on");
 }
