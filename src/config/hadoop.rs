@@ -1,41 +1,14 @@
-//! Finds Hadoop's configuration directory and reads `fs.defaultFS` from it.
+//! The store that `fs.defaultFS` of Hadoop's configuration names.
 //!
-//! *Place in the flow*: asked by the agent before it opens a store and by `check`. hdfs-native
-//! reads everything else from the same directory (`with_config_dir`).
-//! *Invariant*: the order is `-c DIR`, then `HADOOP_CONF_DIR`, then `HADOOP_HOME/etc/hadoop`. A
-//! directory counts only where it holds core-site.xml or hdfs-site.xml, because Flume's own `-c`
-//! directory often holds neither.
+//! *Place in the flow*: asked by `check`. The directory is the one that the stores will read, see
+//! [`crate::sink::staged::hadoop_conf::find`].
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::lookup::Lookups;
 use super::options::{StoreKind, Target};
-use crate::sink::staged::hadoop_conf::HadoopConf;
-
-/// The files that hdfs-native reads.
-const FILES: [&str; 2] = ["core-site.xml", "hdfs-site.xml"];
-
-/// Who named the directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// `-c DIR`
-    CommandLine,
-    /// `HADOOP_CONF_DIR`
-    ConfDir,
-    /// `HADOOP_HOME`
-    Home,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::CommandLine => "-c",
-            Self::ConfDir => "HADOOP_CONF_DIR",
-            Self::Home => "HADOOP_HOME",
-        })
-    }
-}
+use crate::sink::staged::hadoop_conf::{self, HadoopConf, Origin};
 
 /// The directory of Hadoop's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,28 +43,16 @@ pub struct HadoopError {
 /// A file is there and cannot be read or is no configuration. Nothing falls through to the next
 /// directory then.
 pub fn find(conf: Option<&Path>, lookups: &Lookups) -> Result<Option<HadoopDir>, HadoopError> {
-    let home = lookups.env("HADOOP_HOME").filter(|home| !home.is_empty());
-    let conf_dir = lookups.env("HADOOP_CONF_DIR").filter(|dir| !dir.is_empty());
-    let candidates = [
-        (Origin::CommandLine, conf.map(Path::to_owned)),
-        (Origin::ConfDir, conf_dir.map(PathBuf::from)),
-        (
-            Origin::Home,
-            home.map(|home| Path::new(&home).join("etc/hadoop")),
-        ),
-    ];
-    for (origin, dir) in candidates {
-        let Some(dir) = dir else { continue };
-        if FILES.iter().any(|file| dir.join(file).exists()) {
-            let default_fs = default_fs(&dir)?;
-            return Ok(Some(HadoopDir {
-                dir,
-                origin,
-                default_fs,
-            }));
-        }
-    }
-    Ok(None)
+    let env = |name: &str| lookups.env(name).map(Into::into);
+    let Some((dir, origin)) = hadoop_conf::find(conf, env) else {
+        return Ok(None);
+    };
+    let default_fs = default_fs(&dir)?;
+    Ok(Some(HadoopDir {
+        dir,
+        origin,
+        default_fs,
+    }))
 }
 
 fn default_fs(dir: &Path) -> Result<Option<StoreKind>, HadoopError> {
@@ -99,7 +60,7 @@ fn default_fs(dir: &Path) -> Result<Option<StoreKind>, HadoopError> {
         dir: dir.display().to_string(),
         reason,
     };
-    let conf = HadoopConf::load(Some(dir)).map_err(|error| fail(error.to_string()))?;
+    let conf = HadoopConf::read(dir).map_err(|error| fail(error.to_string()))?;
     let Some(value) = conf.get("fs.defaultFS") else {
         return Ok(None);
     };

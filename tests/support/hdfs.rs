@@ -9,6 +9,9 @@
     reason = "a failed step of the harness fails its test"
 )]
 
+#[path = "jvm.rs"]
+mod jvm;
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -20,22 +23,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-const APT_LINE: &str = "apt-get update && apt-get install -y --no-install-recommends \
-                        default-jdk-headless maven";
 /// Daemons are small: 200 to 250 MB each.
 const JVM_FLAGS: [&str; 3] = ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
 pub(crate) const NAMENODE: &str = "org.apache.hadoop.hdfs.server.namenode.NameNode";
 pub(crate) const DATANODE: &str = "org.apache.hadoop.hdfs.server.datanode.DataNode";
 /// Starting on a loaded machine may be slow; waiting longer than this is a failure.
 pub(crate) const READY_LIMIT: Duration = Duration::from_secs(180);
-
-/// Runs the JVM and ends it when our end of the pipe closes, so also when the test process dies.
-const KEEPER: &str = r#"log=$1; shift
-java "$@" >>"$log" 2>&1 </dev/null &
-echo $!
-cat >/dev/null
-kill -9 $! 2>/dev/null
-wait"#;
 
 /// One daemon of the cluster.
 #[derive(Debug)]
@@ -49,13 +42,9 @@ pub(crate) struct Daemon {
 impl Daemon {
     pub(crate) fn start(&mut self) {
         assert!(self.running.is_none(), "{} runs already", self.class);
-        let mut keeper = Command::new("sh")
-            .args(["-c", KEEPER, "keeper"])
-            .arg(&self.log)
+        let mut keeper = jvm::java(&self.log)
             .args(java_arguments(&self.conf))
             .arg(self.class)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
@@ -396,13 +385,9 @@ pub(crate) fn java_arguments(conf: &Path) -> Vec<String> {
         .collect()
 }
 
-fn target() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("target")
-}
-
 /// `target/hdfs/<name>`, emptied; with a number behind it where another run holds it.
 pub(crate) fn own_directory(name: &str) -> (PathBuf, File) {
-    let root = target().join("hdfs");
+    let root = jvm::target().join("hdfs");
     fs::create_dir_all(&root).unwrap();
     for i in 0.. {
         let name = if i == 0 {
@@ -421,58 +406,9 @@ pub(crate) fn own_directory(name: &str) -> (PathBuf, File) {
     unreachable!("the loop has no end")
 }
 
-/// The jars, fetched on the first call on this machine.
 fn jars() -> &'static Path {
     static JARS: OnceLock<PathBuf> = OnceLock::new();
-    JARS.get_or_init(|| {
-        assert!(
-            runs("java", "-version"),
-            "java is missing; type:  {APT_LINE}"
-        );
-        let pom = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hdfs/pom.xml");
-        let cache = std::env::var_os("FOREBAY_CACHE").map_or_else(target, PathBuf::from);
-        fs::create_dir_all(&cache).unwrap();
-        let lock = File::create(cache.join("hdfs-jars.lock")).unwrap();
-        lock.lock().unwrap();
-        let jars = cache.join("hdfs-jars");
-        let complete = jars.join(format!(".complete-{:08x}", crc32fast::hash(&read(&pom))));
-        if !complete.exists() {
-            fetch(&pom, &jars);
-            fs::write(&complete, "").unwrap();
-        }
-        jars
-    })
-}
-
-fn read(path: &Path) -> Vec<u8> {
-    fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
-}
-
-fn fetch(pom: &Path, jars: &Path) {
-    assert!(runs("mvn", "-v"), "mvn is missing; type:  {APT_LINE}");
-    fs::remove_dir_all(jars).ok();
-    let output = Command::new("mvn")
-        .args(["-q", "-B", "-f"])
-        .arg(pom)
-        .arg("package")
-        .arg(format!("-Djars.dir={}", jars.display()))
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "Maven could not fetch the jars of HDFS:\n{said}"
-    );
-}
-
-fn runs(program: &str, argument: &str) -> bool {
-    let mut command = Command::new(program);
-    command
-        .arg(argument)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
+    JARS.get_or_init(|| jvm::jars("hdfs"))
 }
 
 /// A port nobody listens on, below the range from which the kernel gives ports to connections: a

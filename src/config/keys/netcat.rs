@@ -24,10 +24,10 @@ pub(super) static TABLE: Table = Table {
                 min: 1,
                 max: 16 << 20,
             },
-            "longest line",
+            "longest line with its line end; counted as Java does, in UTF-16 units",
         )
         .default("512")
-        .unit("bytes"),
+        .unit("characters"),
         Key::new(
             "ack-every-event",
             KeyType::Boolean,

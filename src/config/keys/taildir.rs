@@ -111,5 +111,16 @@ pub(super) static TABLE: Table = Table {
         )
         .default("5000")
         .unit("ms"),
+        Key::new(
+            "maxLineLength",
+            KeyType::Integer {
+                min: 1,
+                max: 16 << 20,
+            },
+            "longest line without its line end; a longer one is reported, counted and passed over",
+        )
+        .default("1048576")
+        .unit("bytes")
+        .ours(),
     ],
 };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::super::diagnostic::Location;
 use super::super::section::Reader;
 use super::SourceKind;
+use crate::source::taildir::pattern::whole_name;
 
 /// One file group of a `TAILDIR` source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,20 +21,6 @@ pub struct FileGroup {
     pub headers: Vec<(String, String)>,
     /// Where it stands.
     pub at: Location,
-}
-
-impl FileGroup {
-    /// The pattern, bound to both ends of the name.
-    ///
-    /// # Errors
-    /// Never for a group of a checked configuration.
-    pub fn regex(&self) -> Result<regex::Regex, regex::Error> {
-        whole_name(&self.pattern)
-    }
-}
-
-fn whole_name(pattern: &str) -> Result<regex::Regex, regex::Error> {
-    regex::Regex::new(&format!("^(?:{pattern})$"))
 }
 
 /// Options of a `TAILDIR` source.
@@ -60,6 +47,8 @@ pub struct TaildirConfig {
     pub backoff_sleep_increment: Duration,
     /// Longest wait between two scans.
     pub max_backoff_sleep: Duration,
+    /// Longest line in bytes, without its line end.
+    pub max_line_length: usize,
 }
 
 /// Options of a `netcat` source.
@@ -69,7 +58,7 @@ pub struct NetcatConfig {
     pub bind: String,
     /// Port; 0 lets the system choose.
     pub port: u16,
-    /// Longest line, in bytes.
+    /// Most characters of a line with its line end, counted in UTF-16 units.
     pub max_line_length: usize,
     /// Answer `OK` when a line is durable.
     pub ack_every_event: bool,
@@ -109,6 +98,7 @@ fn taildir(reader: &mut Reader<'_>) -> TaildirConfig {
         max_batch_count: reader.number("maxBatchCount"),
         backoff_sleep_increment: Duration::from_millis(reader.number("backoffSleepIncrement")),
         max_backoff_sleep: Duration::from_millis(reader.number("maxBackoffSleep")),
+        max_line_length: reader.count("maxLineLength"),
     }
 }
 
@@ -162,13 +152,7 @@ fn group(reader: &mut Reader<'_>, name: &str) -> Option<FileGroup> {
         return None;
     }
     if let Err(error) = whole_name(pattern) {
-        let why = error.to_string();
-        let why = why
-            .lines()
-            .last()
-            .unwrap_or("")
-            .trim_start_matches("error: ");
-        reader.error(entry, format!("cannot use the pattern '{pattern}': {why}"));
+        reader.error(entry, error);
         return None;
     }
     let prefix = format!("headers.{name}.");

@@ -152,9 +152,46 @@ fn file_groups_keep_their_order_and_their_headers() {
         ("a.b".to_owned(), "c".to_owned()),
     ];
     assert_eq!(g1.headers, headers);
-    assert!(g1.regex().unwrap().is_match("a.log") && !g1.regex().unwrap().is_match("a.log.1"));
     let ChannelKind::Memory(options) = &agent.channels[0].kind else {
         panic!()
     };
     assert_eq!(options.body_bytes_max, Some((64 << 20) * 80 / 100));
+}
+
+fn taildir(lines: &str) -> String {
+    format!(
+        "a1.sources=r1\na1.channels=c1\na1.sources.r1.type=TAILDIR\na1.sources.r1.channels=c1\n\
+         a1.sources.r1.filegroups=g\na1.channels.c1.type=memory\n{lines}"
+    )
+}
+
+#[test]
+fn a_pattern_that_the_source_would_refuse_is_refused_with_its_line() {
+    // The engine takes it for a difference of classes, Java for a range.
+    let text = taildir("a1.sources.r1.filegroups.g=/var/log/[a--b].log\n");
+    let loaded = parse(text.as_bytes(), &Arc::from("f"), "a1", &lookups());
+    let found = loaded.found.sorted();
+    let [only] = found.as_slice() else {
+        panic!("{found:?}")
+    };
+    let expected =
+        "error: f:7: a1.sources.r1.filegroups.g: cannot use the pattern '[a--b].log': '--'";
+    assert!(only.to_string().starts_with(expected), "{only}");
+}
+
+#[test]
+fn the_longest_line_of_taildir_is_one_mebibyte_unless_the_file_says_otherwise() {
+    let longest = |lines: &str| {
+        let group = "a1.sources.r1.filegroups.g=/x\n";
+        match agent(&taildir(&format!("{group}{lines}")))
+            .sources
+            .remove(0)
+            .kind
+        {
+            SourceKind::Taildir(config) => config.max_line_length,
+            SourceKind::Netcat(_) => panic!("the source is TAILDIR"),
+        }
+    };
+    assert_eq!(longest(""), 1 << 20);
+    assert_eq!(longest("a1.sources.r1.maxLineLength=70000\n"), 70_000);
 }

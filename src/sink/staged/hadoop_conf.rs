@@ -1,16 +1,71 @@
-//! Hadoop's XML configuration, as far as the store needs it before hdfs-native reads it.
+//! Hadoop's XML configuration: where it lies, and what the store needs of it before hdfs-native
+//! reads it.
 //!
 //! Place in the flow: [`super::store_hdfs`] asks which values the user has set, because whatever
-//! it hands to hdfs-native overrides the files; [`super::store_open`] asks for `fs.defaultFS`.
-//! Read once per store; changed files count from the next start.
+//! it hands to hdfs-native overrides the files; [`super::store_open`] and `check` ask for
+//! `fs.defaultFS`. Read once per store; changed files count from the next start.
+//!
+//! *Invariant*: the order is the directory given (`-c DIR`), then `HADOOP_CONF_DIR`, then
+//! `HADOOP_HOME/etc/hadoop`. A directory counts only where it holds core-site.xml or
+//! hdfs-site.xml, because Flume's own `-c` directory often holds neither.
 
 use std::collections::BTreeMap;
 use std::env;
+use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::store::StoreError;
+
+/// The files that hdfs-native reads, the later winning.
+const FILES: [&str; 2] = ["core-site.xml", "hdfs-site.xml"];
+
+/// Who named the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// `-c DIR`
+    CommandLine,
+    /// `HADOOP_CONF_DIR`
+    ConfDir,
+    /// `HADOOP_HOME`
+    Home,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CommandLine => "-c",
+            Self::ConfDir => "HADOOP_CONF_DIR",
+            Self::Home => "HADOOP_HOME",
+        })
+    }
+}
+
+/// The first directory that holds a configuration, and who named it. One that cannot be looked into
+/// counts as well: reading it says what is wrong, and nothing falls through to the next.
+pub fn find(
+    given: Option<&Path>,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Option<(PathBuf, Origin)> {
+    let set = |name: &str| env(name).filter(|value| !value.is_empty());
+    let named = [
+        (given.map(Path::to_owned), Origin::CommandLine),
+        (set("HADOOP_CONF_DIR").map(PathBuf::from), Origin::ConfDir),
+        (
+            set("HADOOP_HOME").map(|home| Path::new(&home).join("etc/hadoop")),
+            Origin::Home,
+        ),
+    ];
+    let holds = |dir: &Path| {
+        let is_there = |file| !matches!(dir.join(file).try_exists(), Ok(false));
+        FILES.into_iter().any(is_there)
+    };
+    let named = named.into_iter();
+    let mut named = named.filter_map(|(dir, origin)| Some((dir?, origin)));
+    named.find(|(dir, _)| holds(dir))
+}
 
 /// Properties of `core-site.xml` and `hdfs-site.xml`, the latter winning.
 #[derive(Debug, Clone, Default)]
@@ -20,24 +75,22 @@ pub struct HadoopConf {
 }
 
 impl HadoopConf {
-    /// Reads the directory given, else `$HADOOP_CONF_DIR`, else `$HADOOP_HOME/etc/hadoop`; none of
-    /// them is an empty configuration. A missing file is fine, a broken one is
-    /// [`StoreError::Refused`].
-    pub fn load(dir: Option<&Path>) -> Result<Self, StoreError> {
-        let dir = match dir {
-            Some(dir) => Some(dir.to_owned()),
-            None => env::var_os("HADOOP_CONF_DIR")
-                .map(PathBuf::from)
-                .or_else(|| {
-                    env::var_os("HADOOP_HOME").map(|home| Path::new(&home).join("etc/hadoop"))
-                }),
-        };
-        let mut values = BTreeMap::new();
-        if let Some(dir) = &dir {
-            for name in ["core-site.xml", "hdfs-site.xml"] {
-                read_into(&dir.join(name), &mut values)?;
-            }
+    /// Reads what [`find`] finds with the environment of the process; nothing found is an empty
+    /// configuration, a broken file is [`StoreError::Refused`].
+    pub fn load(given: Option<&Path>) -> Result<Self, StoreError> {
+        match find(given, |name| env::var_os(name)) {
+            Some((dir, _)) => Self::read(&dir),
+            None => Ok(Self::default()),
         }
+    }
+
+    /// Reads this directory. A missing file is fine, a broken one is [`StoreError::Refused`].
+    pub fn read(dir: &Path) -> Result<Self, StoreError> {
+        let mut values = BTreeMap::new();
+        for name in FILES {
+            read_into(&dir.join(name), &mut values)?;
+        }
+        let dir = Some(dir.to_owned());
         Ok(Self { dir, values })
     }
 
@@ -62,7 +115,7 @@ impl HadoopConf {
 }
 
 fn read_into(file: &Path, values: &mut BTreeMap<String, String>) -> Result<(), StoreError> {
-    let broken = |why: &dyn std::fmt::Display| {
+    let broken = |why: &dyn fmt::Display| {
         StoreError::Refused(format!("Hadoop configuration {}: {why}", file.display()))
     };
     let text = match fs::read_to_string(file) {
@@ -109,7 +162,7 @@ mod tests {
              <property><name> b </name><value> x </value></property></configuration>",
             "<configuration><property><name>a</name><value>2</value></property></configuration>",
         );
-        let conf = HadoopConf::load(Some(dir.path())).unwrap();
+        let conf = HadoopConf::read(dir.path()).unwrap();
         assert_eq!(conf.get("a"), Some("2"));
         assert_eq!(conf.get("b"), Some("x"));
         assert_eq!(conf.get("c"), None);
@@ -118,7 +171,31 @@ mod tests {
     #[test]
     fn a_broken_file_is_named() {
         let dir = dir("<configuration>", "<configuration/>");
-        let error = HadoopConf::load(Some(dir.path())).unwrap_err().to_string();
+        let error = HadoopConf::read(dir.path()).unwrap_err().to_string();
         assert!(error.contains("core-site.xml"), "{error}");
+    }
+
+    #[test]
+    fn the_first_directory_that_holds_a_configuration_is_taken() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        // As Flume's own directory: it is there, and nothing in it is Hadoop's.
+        fs::create_dir_all(path("given")).unwrap();
+        fs::create_dir_all(path("home/etc/hadoop")).unwrap();
+        fs::create_dir_all(path("conf")).unwrap();
+        let env = |name: &str| match name {
+            "HADOOP_CONF_DIR" => Some(path("conf").into()),
+            _ => Some(path("home").into()),
+        };
+        let found = || find(Some(&path("given")), env).map(|(_, origin)| origin);
+        assert_eq!(found(), None);
+        fs::write(path("home/etc/hadoop/hdfs-site.xml"), "").unwrap();
+        assert_eq!(found(), Some(Origin::Home));
+        fs::write(path("conf/core-site.xml"), "").unwrap();
+        assert_eq!(found(), Some(Origin::ConfDir));
+        fs::write(path("given/core-site.xml"), "").unwrap();
+        assert_eq!(found(), Some(Origin::CommandLine));
+        let none = |_: &str| Some(OsString::new());
+        assert_eq!(find(None, none), None);
     }
 }

@@ -512,7 +512,7 @@ mod tests {
     fn conf(text: &str) -> (tempfile::TempDir, HadoopConf) {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("hdfs-site.xml"), text).unwrap();
-        let conf = HadoopConf::load(Some(dir.path())).unwrap();
+        let conf = HadoopConf::read(dir.path()).unwrap();
         (dir, conf)
     }
 

@@ -15,7 +15,7 @@
 //! Where we differ from Flume's source: a last line without line end waits for it however long
 //! the file is idle (Flume delivers the half after `idleTimeout`, and the other half as another
 //! line); only when the file has been rotated away or deleted and has not grown for
-//! `idleTimeout` is the rest delivered as a line. A line longer than the maximum (1 MiB) is
+//! `idleTimeout` is the rest delivered as a line. A line longer than `maxLineLength` is
 //! refused, named in the log and counted, never cut in two. `fileHeader` holds the path under
 //! which the file was first found, for all its lines. Renaming re-sends nothing.
 
@@ -130,7 +130,7 @@ impl TaildirOptions {
             max_batch_count: config.max_batch_count,
             backoff_sleep_increment: config.backoff_sleep_increment,
             max_backoff_sleep: config.max_backoff_sleep,
-            max_line_length: 1 << 20,
+            max_line_length: config.max_line_length,
             files_max: 4096,
             keep_vanished: Duration::from_secs(3600),
         })
