@@ -10,7 +10,10 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use support::{Agent, Netcat, Signal, assert_published_once, forebay, free_port, get, published};
+use support::{
+    Agent, Netcat, Signal, assert_published_once, forebay, free_port, get, published, status_json,
+    until_taken,
+};
 
 /// A directory with a configuration: netcat on a port of its own, file channel, file_roll.
 struct Bench {
@@ -66,29 +69,12 @@ impl Bench {
 
     /// Waits until the sink has taken everything: what waits in the log at a stop stays there.
     fn wait_until_taken(&self) {
-        support::until("the lines are taken", || {
-            status_json(&self.data())["waiting"] == 0
-        });
+        until_taken(&self.data());
     }
 }
 
 fn lines(range: std::ops::Range<u32>) -> Vec<String> {
     range.map(|n| format!("line {n}")).collect()
-}
-
-fn status_json(dir: &Path) -> serde_json::Value {
-    let output = forebay()
-        .args(["status", "--json"])
-        .arg(dir)
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
 #[test]

@@ -247,6 +247,27 @@ impl Netcat {
     }
 }
 
+/// What `forebay status --json` says of a channel.
+pub fn status_json(dir: &Path) -> serde_json::Value {
+    let output = forebay()
+        .args(["status", "--json"])
+        .arg(dir)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// Waits until a channel's events are all in the hands of its sinks.
+pub fn until_taken(data: &Path) {
+    until("the events are taken", || status_json(data)["waiting"] == 0);
+}
+
 /// GET over HTTP: status and body.
 pub fn get(port: u16, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;

@@ -76,12 +76,22 @@ async fn live_with(
     crash: Arc<Crash>,
     options: Option<StagedOptions>,
 ) -> End {
-    let opened = TestChannel::open(log, nonce, Arc::clone(&crash));
-    let channel: Arc<dyn Channel> = Arc::new(opened);
     let store: Arc<dyn FileStore> = Arc::new(CrashStore {
         inner: store.clone(),
         crash: Arc::clone(&crash),
     });
+    live_on(log, store, nonce, crash, options).await
+}
+
+async fn live_on(
+    log: &Arc<Mutex<Log>>,
+    store: Arc<dyn FileStore>,
+    nonce: u64,
+    crash: Arc<Crash>,
+    options: Option<StagedOptions>,
+) -> End {
+    let opened = TestChannel::open(log, nonce, Arc::clone(&crash));
+    let channel: Arc<dyn Channel> = Arc::new(opened);
     let sink = options.map(|options| StagedSink::new(Arc::clone(&store), options, Arc::default()));
     let targets = sink.iter().map(StagedSink::target).collect();
     let publisher = Arc::new(Publisher::new(opener(store), targets, QUICK));
@@ -256,6 +266,7 @@ async fn a_lost_late_or_doubled_answer_at_any_change_is_harmless() {
 
 mod copies;
 mod counterexamples;
+mod limits;
 
 #[test]
 fn every_test_that_the_tables_name_exists() {
