@@ -10,6 +10,7 @@ use wal_format::{SEGMENT_HEADER_BYTES, SegmentHeader};
 
 use crate::env::clock::Clock;
 use crate::env::disk::{Disk, DiskFile, WriteBackend};
+use crate::planted::{Bug, planted};
 
 use super::layout;
 use super::options::{SPARES_AHEAD, SPARES_RESERVED};
@@ -137,8 +138,13 @@ impl Preparer {
         let finish = || {
             file.store_at(0, &[&header])?;
             file.store_at(u64::from(self.size - SEGMENT_HEADER_BYTES), &[&header])?;
-            file.sync()?;
+            if !planted(Bug::NoSyncSpare) {
+                file.sync()?;
+            }
             self.disk.rename(&new, &path)?;
+            if planted(Bug::NoDirSyncSpare) {
+                return Ok(());
+            }
             self.disk.sync_dir(&self.dirs[dir])
         };
         if let Err(error) = finish() {
@@ -162,6 +168,9 @@ impl Preparer {
         let path = self.dirs[spare.dir].join(layout::segment_name(spare.number));
         self.disk.rename(&spare.path, &path)?;
         spare.path = path;
+        if planted(Bug::NoDirSyncSegment) {
+            return Ok(());
+        }
         self.disk.sync_dir(&self.dirs[spare.dir])
     }
 }

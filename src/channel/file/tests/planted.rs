@@ -1,0 +1,346 @@
+//! Promises that nothing else looked at: each test was written because a planted bug went by.
+//! `tests/long/planted-bugs.sh` shows that they see it now.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll, Waker};
+
+use super::super::options::{SPARES_AHEAD, SPARES_RESERVED};
+use super::super::simulation::{SteppedChannel, Turn};
+use super::*;
+use crate::channel::journal::Refusal;
+use crate::env::clock::Clock;
+use crate::env::disk::Disk;
+use crate::env::disk_sim::{Crash, SimDisk};
+
+const SMALL: u64 = 64 << 10;
+
+fn small(dirs: &[&str]) -> FileChannelOptions {
+    FileChannelOptions {
+        data_dirs: dirs.iter().map(PathBuf::from).collect(),
+        max_file_size: SMALL,
+        minimum_required_space: 1 << 20,
+        keep_alive: Duration::from_millis(50),
+        keep_dead: Duration::ZERO,
+        ..FileChannelOptions::default()
+    }
+}
+
+/// A clock that stands until it is moved.
+#[derive(Debug)]
+struct ByHand(Instant, Mutex<Duration>);
+
+impl ByHand {
+    fn new() -> Arc<Self> {
+        Arc::new(Self(Instant::now(), Mutex::default()))
+    }
+
+    fn pass(&self, time: Duration) {
+        *self.1.lock().unwrap() += time;
+    }
+}
+
+impl Clock for ByHand {
+    fn wall_ms(&self) -> u64 {
+        1_700_000_000_000
+    }
+
+    fn now(&self) -> Instant {
+        self.0 + *self.1.lock().unwrap()
+    }
+}
+
+fn stepped_with(disk: &SimDisk, options: FileChannelOptions) -> SteppedChannel {
+    SteppedChannel::open("c1", options, Arc::new(disk.clone()), ByHand::new()).unwrap()
+}
+
+fn stepped(disk: &SimDisk) -> SteppedChannel {
+    stepped_with(disk, small(&["/data"]))
+}
+
+fn prepare_all(channel: &SteppedChannel) {
+    while let Some(prepared) = channel.prepare() {
+        assert!(prepared, "room on the disk");
+    }
+}
+
+/// Rolls, and deletes what may go.
+fn roll(channel: &SteppedChannel) {
+    prepare_all(channel);
+    assert!(channel.roll());
+    channel.end_round(true);
+}
+
+fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Option<F::Output> {
+    match future
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+    {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+/// Runs a call to its end, with a turn of the committer whenever it waits.
+fn drive<F: Future>(channel: &SteppedChannel, call: F) -> F::Output {
+    let mut call = Box::pin(call);
+    for _ in 0..100 {
+        if let Some(output) = poll(&mut call) {
+            return output;
+        }
+        if channel.lead() == Turn::NoSpare {
+            prepare_all(channel);
+        }
+    }
+    panic!("nobody answers");
+}
+
+fn put_stepped(channel: &SteppedChannel, first: u64, count: u64) {
+    let put = channel.channel().commit_put(batch(first, count, 700));
+    drive(channel, put).unwrap();
+}
+
+fn segment_files(disk: &SimDisk) -> Vec<PathBuf> {
+    let mut files = disk.files();
+    files.retain(|p| super::crash::is_segment(p));
+    files
+}
+
+/// What is prepared is a reserve only when it is still there after the power was cut.
+#[test]
+fn prepared_segments_survive_a_power_cut() {
+    let disk = SimDisk::default();
+    let channel = stepped(&disk);
+    prepare_all(&channel);
+    let crashed = disk.crash_as(Crash::DropAll);
+    drop(channel);
+    let spares = crashed.files().into_iter();
+    let spares = spares
+        .filter(|p| p.display().to_string().contains("spare-"))
+        .count();
+    assert_eq!(spares, SPARES_RESERVED + SPARES_AHEAD);
+    assert_eq!(
+        stepped(&crashed).inside().spares,
+        spares - 1,
+        "each can be used"
+    );
+}
+
+/// INV-7: a segment that was deleted, and its space given away, does not come back.
+#[test]
+fn a_deleted_segment_stays_deleted_over_a_power_cut() {
+    let disk = SimDisk::default();
+    let channel = stepped(&disk);
+    put_stepped(&channel, 0, 2);
+    let first = segment_files(&disk).remove(0);
+    let mut take =
+        TakeTransaction::begin(Arc::clone(channel.channel()) as _, TakeMode::Batch).unwrap();
+    assert_eq!(take.take(10, usize::MAX).unwrap().events.len(), 2);
+    drive(&channel, take.commit()).unwrap();
+    for _ in 0..3 {
+        roll(&channel);
+    }
+    assert!(!segment_files(&disk).contains(&first), "deleted");
+    assert!(!segment_files(&disk.crash_as(Crash::DropAll)).contains(&first));
+}
+
+/// A channel in several directories opens after a power cut at any moment of its first open and
+/// of what comes behind it.
+#[test]
+fn a_channel_in_two_directories_opens_after_a_power_cut_at_any_step() {
+    let disk = SimDisk::default();
+    disk.record();
+    let two = small(&["/data", "/second"]);
+    let channel = stepped_with(&disk, two.clone());
+    put_stepped(&channel, 0, 2);
+    prepare_all(&channel);
+    put_stepped(&channel, 2, 2);
+    let mut states = disk.recorded();
+    states.push(disk.kill());
+    drop(channel);
+    for (step, state) in states.iter().enumerate() {
+        for crash in [
+            Crash::DropAll,
+            Crash::KeepAll,
+            Crash::Mixed(1),
+            Crash::Mixed(2),
+        ] {
+            let crashed = state.crash_as(crash);
+            let opened = FileChannel::open("c1", two.clone(), Arc::new(crashed), clock::system());
+            let channel = opened.unwrap_or_else(|e| panic!("step {step} {crash:?}: {e}"));
+            let (found, _) = take_all(&channel);
+            assert_eq!(found, all(0..found.len() as u64), "step {step} {crash:?}");
+        }
+    }
+}
+
+/// INV-11: what the stores have taken back does not wait again after a power cut.
+#[test]
+fn a_log_that_was_taken_back_is_not_refused_again_after_a_power_cut() {
+    let disk = SimDisk::default();
+    let channel = stepped(&disk);
+    let journal = channel.channel().journal();
+    let refusal = Refusal {
+        by: "hdfs://nn/out/owner.2".to_owned(),
+        first: Seq(1),
+    };
+    drive(&channel, journal.refuse(refusal)).unwrap();
+    let crashed = disk.crash_as(Crash::DropAll);
+    assert!(stepped(&crashed).channel().journal().refusal().is_some());
+    drive(&channel, journal.owned()).unwrap();
+    let crashed = disk.crash_as(Crash::DropAll);
+    assert_eq!(stepped(&crashed).channel().journal().refusal(), None);
+}
+
+/// INV-6: everyone whose transaction was in one group is answered, by his own numbers.
+#[test]
+fn every_producer_of_one_group_is_answered() {
+    let channel = stepped(&SimDisk::default());
+    let puts = (0..5).map(|n| channel.channel().commit_put(batch(n, 1, 100)));
+    let mut puts: Vec<_> = puts.map(Box::pin).collect();
+    assert!(puts.iter_mut().all(|put| poll(put).is_none()));
+    assert_eq!(channel.lead(), Turn::Done);
+    for (n, put) in (1..).zip(&mut puts) {
+        let range = poll(put)
+            .unwrap_or_else(|| panic!("put {n} waits for ever"))
+            .unwrap();
+        assert_eq!(range, SeqRange::new(Seq(n), Seq(n)));
+    }
+}
+
+/// INV-6: those who queued behind a group that failed get the error as well.
+#[test]
+fn everyone_who_waits_for_a_log_that_fails_is_answered() {
+    let disk = SimDisk::default();
+    let channel = stepped(&disk);
+    // More than one group takes.
+    let puts = (0..8).map(|n| channel.channel().commit_put(batch(n * 10, 10, 700)));
+    let mut puts: Vec<_> = puts.map(Box::pin).collect();
+    assert!(puts.iter_mut().all(|put| poll(put).is_none()));
+    disk.fail_syncs(1);
+    channel.lead();
+    for (n, put) in puts.iter_mut().enumerate() {
+        let answer = poll(put).unwrap_or_else(|| panic!("put {n} waits for ever"));
+        assert!(
+            matches!(answer, Err(ChannelError::Poisoned { .. })),
+            "{n}: {answer:?}"
+        );
+    }
+}
+
+/// A put that is refused has taken no part of the capacity with it.
+#[test]
+fn a_refused_put_gives_its_capacity_back() {
+    let tight = FileChannelOptions {
+        capacity: 10,
+        ..small(&["/data"])
+    };
+    let channel = stepped_with(&SimDisk::default(), tight);
+    let bulky = PutBatch {
+        positions: vec![Position {
+            key: "k".repeat(5000),
+            value: "1".into(),
+        }],
+        ..batch(0, 10, 100)
+    };
+    let refused = drive(&channel, channel.channel().commit_put(bulky));
+    assert!(
+        matches!(refused, Err(ChannelError::Full { .. })),
+        "{refused:?}"
+    );
+    put_stepped(&channel, 0, 10);
+}
+
+/// INV-8, INV-9: all that a log says is in its snapshots: after rolls that delete the segments
+/// in which it was written, and a power cut, the same is known.
+#[test]
+fn nothing_that_a_log_says_is_forgotten_with_its_segments() {
+    let disk = SimDisk::default();
+    let old = stepped(&disk);
+    put_stepped(&old, 0, 4);
+    drop(old);
+    // A decision and two events are lost to rot.
+    let killed = disk.kill();
+    let channel = stepped(&killed);
+    let rotten = channel.channel().core.durable_end().offset() as usize;
+    drive(&channel, channel.channel().journal().fenced(1)).unwrap();
+    put_stepped(&channel, 4, 2);
+    put_stepped(&channel, 6, 4);
+    let newest = segment_files(&killed).pop().unwrap();
+    drop(channel);
+    killed.flip(&newest, rotten + 70, 3).unwrap();
+    let at = killed.content(&newest).unwrap();
+    let at = at.windows(9).position(|w| w == b"00000004 ").unwrap();
+    killed.flip(&newest, at, 3).unwrap();
+    let disk = killed.kill();
+    let channel = stepped(&disk);
+    assert!(channel.log().control_lost && channel.log().lost.len() == 1);
+    let journal = channel.channel().journal();
+    drive(&channel, journal.fenced(2)).unwrap();
+    // One epoch done, one claimed, one sealed; a lease in front of them keeps the cursor.
+    let held = channel.channel().open_lease(TakeMode::Batch).unwrap();
+    channel.channel().lease_take(held, 1, 1 << 20).unwrap();
+    let staged = TakeMode::Staged { block_events: 100 };
+    let lease = channel.channel().open_lease(staged).unwrap();
+    while !channel
+        .channel()
+        .lease_take(lease, 100, 1 << 20)
+        .unwrap()
+        .is_empty()
+    {}
+    for last in [2, 3, 8] {
+        let request = SealRequest {
+            last: Seq(last),
+            sink: "k1".into(),
+            store: "file://".into(),
+            base: "/out".into(),
+            attempt: format!("/out/_staging/c/i1/a{last}"),
+            parts: Vec::new(),
+        };
+        drive(&channel, channel.channel().seal(lease, request)).unwrap();
+    }
+    drive(&channel, journal.claimed(2)).unwrap();
+    drive(&channel, journal.done(3)).unwrap();
+    drive(&channel, journal.done(1)).unwrap();
+    for _ in 0..4 {
+        roll(&channel);
+    }
+    let said = channel.log();
+    let crashed = disk.crash_as(Crash::DropAll);
+    drop(channel);
+    let again = stepped(&crashed);
+    let mut found = again.log();
+    let own = found.incarnations.pop();
+    assert_eq!(
+        own.map(|(number, _)| number),
+        Some(said.incarnations.len() as u32 + 1)
+    );
+    found.next_control = said.next_control;
+    assert_eq!(found, said);
+    assert_eq!(again.channel().status().sealed_unpublished, 1, "{said:?}");
+}
+
+/// After a second of quiet the last group is proven, so that rot in it has a name.
+#[test]
+fn a_quiet_second_lets_rot_in_the_last_group_be_named() {
+    let disk = SimDisk::default();
+    let clock = ByHand::new();
+    let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
+    let channel =
+        SteppedChannel::open("c1", small(&["/data"]), Arc::new(disk.clone()), shared).unwrap();
+    let rotten = channel.channel().core.durable_end().offset() as usize;
+    put_stepped(&channel, 0, 2);
+    channel.end_round(false);
+    clock.pass(Duration::from_secs(2));
+    channel.end_round(true);
+    drop(channel);
+    let crashed = disk.crash_as(Crash::DropAll);
+    crashed
+        .flip(&segment_files(&crashed)[0], rotten + 200, 3)
+        .unwrap();
+    assert_eq!(
+        stepped(&crashed).log().lost,
+        [SeqRange::new(Seq(1), Seq(2)).unwrap()]
+    );
+}
