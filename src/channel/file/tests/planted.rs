@@ -344,3 +344,38 @@ fn a_quiet_second_lets_rot_in_the_last_group_be_named() {
         [SeqRange::new(Seq(1), Seq(2)).unwrap()]
     );
 }
+
+/// Notes at each wake-up whether there is something to take.
+struct Looks(Arc<FileChannel>, Mutex<Vec<bool>>);
+
+impl std::task::Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        let ready = self.0.core.queue().has_ready(Instant::now());
+        self.1.lock().unwrap().push(ready);
+    }
+}
+
+/// INV-6: a sink that is woken too early finds nothing, waits again, and nobody wakes it.
+#[test]
+fn a_sink_that_is_woken_finds_what_it_was_woken_for() {
+    let channel = stepped(&SimDisk::default());
+    let (runtime, looks) = (
+        runtime(),
+        Arc::new(Looks(Arc::clone(channel.channel()), Mutex::default())),
+    );
+    let _entered = runtime.enter();
+    let waker = Waker::from(Arc::clone(&looks));
+    let mut ready = channel.channel().wait_ready(Duration::from_secs(600));
+    assert!(
+        ready
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
+    put_stepped(&channel, 0, 2);
+    assert_eq!(
+        *looks.1.lock().unwrap(),
+        [true],
+        "woken once, with events to take"
+    );
+}
