@@ -130,3 +130,23 @@ pub(crate) fn leave_out(snapshot: &mut Snapshot) {
         snapshot.segments.clear();
     }
 }
+
+#[cfg(all(test, feature = "planted"))]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// `tests/long/planted-bugs.sh` reads the list from here, and so cannot ask for a bug that is
+    /// not there.
+    #[test]
+    fn every_bug_has_a_name_of_its_own_and_says_what_it_breaks() {
+        let format = wal_format::planted::Bug::ALL.iter();
+        let format = format.map(|(_, name, what)| (*name, *what));
+        let channel = super::Bug::ALL.iter().map(|(_, name, what)| (*name, *what));
+        let mut names = BTreeSet::new();
+        for (name, what) in channel.chain(format) {
+            assert!(names.insert(name) && !name.contains(' '), "{name}");
+            assert!(what.ends_with('.') && !what.contains('|'), "{what}");
+            println!("bug {name} {what}");
+        }
+    }
+}
