@@ -67,7 +67,7 @@ wal_format::planted_bugs! {
     SnapshotForgetsSegments "snapshot-forgets-segments" "A snapshot names no older segment: the next open removes them.",
     OneSnapshotEnough "one-snapshot-enough" "INV-7: a segment goes when one later snapshot covers it.",
     NoSnapshotNeeded "no-snapshot-needed" "INV-7: a dead segment goes whatever snapshots say.",
-    LiveCountsAsDead "live-counts-as-dead" "INV-7: a segment goes once covered, although events of it live again.",
+    LiveCountsAsDead "live-counts-as-dead" "INV-7: a segment goes behind two snapshots although its events live.",
     // Recovery.
     CutAtFirstBad "cut-at-first-bad" "INV-9: the log ends at the first bad frame, whatever stands behind it.",
     BelieveSuspects "believe-suspects" "Frames that nothing proves are believed in place, without a copy.",

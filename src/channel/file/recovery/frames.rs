@@ -115,3 +115,7 @@ pub(in crate::channel::file) fn rebuild(frame: &Suspect) -> wal_format::EncodedP
         count: frame.header.count,
     }
 }
+
+#[cfg(test)]
+#[path = "frames_tests.rs"]
+mod tests;

@@ -11,7 +11,6 @@ use super::super::simulation::{SteppedChannel, Turn};
 use super::*;
 use crate::channel::journal::Refusal;
 use crate::env::clock::Clock;
-use crate::env::disk::Disk;
 use crate::env::disk_sim::{Crash, SimDisk};
 
 const SMALL: u64 = 64 << 10;
@@ -103,7 +102,7 @@ fn put_stepped(channel: &SteppedChannel, first: u64, count: u64) {
 
 fn segment_files(disk: &SimDisk) -> Vec<PathBuf> {
     let mut files = disk.files();
-    files.retain(|p| super::crash::is_segment(p));
+    files.retain(|p| crash::is_segment(p));
     files
 }
 
@@ -214,6 +213,7 @@ fn every_producer_of_one_group_is_answered() {
 fn everyone_who_waits_for_a_log_that_fails_is_answered() {
     let disk = SimDisk::default();
     let channel = stepped(&disk);
+    prepare_all(&channel);
     // More than one group takes.
     let puts = (0..8).map(|n| channel.channel().commit_put(batch(n * 10, 10, 700)));
     let mut puts: Vec<_> = puts.map(Box::pin).collect();
@@ -290,15 +290,7 @@ fn nothing_that_a_log_says_is_forgotten_with_its_segments() {
         .is_empty()
     {}
     for last in [2, 3, 8] {
-        let request = SealRequest {
-            last: Seq(last),
-            sink: "k1".into(),
-            store: "file://".into(),
-            base: "/out".into(),
-            attempt: format!("/out/_staging/c/i1/a{last}"),
-            parts: Vec::new(),
-        };
-        drive(&channel, channel.channel().seal(lease, request)).unwrap();
+        drive(&channel, channel.channel().seal(lease, request(last))).unwrap();
     }
     drive(&channel, journal.claimed(2)).unwrap();
     drive(&channel, journal.done(3)).unwrap();
@@ -378,4 +370,105 @@ fn a_sink_that_is_woken_finds_what_it_was_woken_for() {
         [true],
         "woken once, with events to take"
     );
+}
+
+fn request(last: u64) -> SealRequest {
+    SealRequest {
+        last: Seq(last),
+        sink: "k1".into(),
+        store: "file://".into(),
+        base: "/out".into(),
+        attempt: format!("/out/_staging/c/i1/a{last}"),
+        parts: Vec::new(),
+    }
+}
+
+/// INV-1: acknowledgements and decisions about epochs are on the medium when their call returns,
+/// in every sync mode.
+#[test]
+fn what_is_decided_survives_a_power_cut_in_every_sync_mode() {
+    for sync in [SyncMode::Commit, SyncMode::Os] {
+        let disk = SimDisk::default();
+        let lazy = FileChannelOptions {
+            sync,
+            ..small(&["/data"])
+        };
+        let channel = stepped_with(&disk, lazy.clone());
+        let after = || {
+            let crashed = disk.crash_as(Crash::DropAll);
+            stepped_with(&crashed, lazy.clone()).log()
+        };
+        put_stepped(&channel, 0, 6);
+        channel.channel().core.want_sync();
+        channel.end_round(false);
+        let mode = TakeMode::Staged { block_events: 100 };
+        let mut take = TakeTransaction::begin(Arc::clone(channel.channel()) as _, mode).unwrap();
+        assert_eq!(
+            take.take(6, usize::MAX).unwrap().events.len(),
+            6,
+            "{sync:?}"
+        );
+        let journal = channel.channel().journal();
+        for (epoch, last) in [(1, 2), (2, 4)] {
+            drive(&channel, take.seal(request(last))).unwrap();
+            assert_eq!(after().epochs.len() as u64, epoch, "{sync:?}");
+        }
+        drive(&channel, journal.claimed(2)).unwrap();
+        assert!(after().epochs[1].claimed, "{sync:?}");
+        drive(&channel, journal.done(1)).unwrap();
+        assert_eq!((after().epochs.len(), after().cursor), (1, 3), "{sync:?}");
+        drive(&channel, journal.abandon(2)).unwrap();
+        assert_eq!(after().epochs.len(), 0, "{sync:?}");
+        drive(&channel, journal.fenced(7)).unwrap();
+        assert_eq!(after().fenced_through, 7, "{sync:?}");
+        drive(&channel, take.commit()).unwrap();
+        assert_eq!(
+            after().acked,
+            [SeqRange::new(Seq(5), Seq(6)).unwrap()],
+            "{sync:?}"
+        );
+    }
+}
+
+/// Rot at the end of a sealed segment is proven by the next one: damage, not a torn tail.
+#[test]
+fn rot_in_a_seal_is_damage_because_the_next_segment_proves_it() {
+    let disk = SimDisk::default();
+    let channel = stepped(&disk);
+    put_stepped(&channel, 0, 2);
+    let seal = channel.channel().core.durable_end().offset();
+    roll(&channel);
+    put_stepped(&channel, 2, 2);
+    let files = segment_files(&disk);
+    drop(channel);
+    let killed = disk.kill();
+    killed.flip(&files[0], seal as usize + 10, 3).unwrap();
+    // So that the old segment is read again.
+    killed.flip(&files[1], 4096 + 100, 3).unwrap();
+    let found = stepped(&killed).found();
+    let places: Vec<_> = found
+        .damage
+        .iter()
+        .map(|(segment, at, _)| (*segment, *at))
+        .collect();
+    assert_eq!(places, [(0, seal), (1, 4096)]);
+    assert_eq!(found.torn, None);
+}
+
+/// Row R2: what cannot be read behind the end of the log is not taken for nothing.
+#[test]
+fn an_unreadable_tail_is_reported_as_torn() {
+    let disk = SimDisk::default();
+    let channel = stepped(&disk);
+    for n in 0..6 {
+        put_stepped(&channel, 2 * n, 2);
+    }
+    let end = channel.channel().core.durable_end().offset();
+    let newest = segment_files(&disk).pop().unwrap();
+    drop(channel);
+    let killed = disk.kill();
+    let sector = u64::from(end - 1) & !4095;
+    killed.fail_reads(&newest, sector..sector + 4096).unwrap();
+    let torn = stepped(&killed).found().torn;
+    assert!(torn.is_some_and(|(_, at, _)| at < end), "{torn:?}");
 }
