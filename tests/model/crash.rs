@@ -11,6 +11,7 @@ use forebay::channel::file::{FileChannelOptions, OpenError};
 use forebay::env::clock::Clock;
 use forebay::env::disk_sim::{Crash, SimDisk};
 
+use super::dump::dump;
 use super::check::{self, AGAIN, Bounds, Checked, Sums, broken, require};
 use super::history::{Random, Setup};
 use super::queue::Spec;
@@ -168,12 +169,20 @@ impl Examiner<'_> {
     ) -> Checked {
         self.stats.crashes += 1;
         self.stats.deepest = self.stats.deepest.max(self.setup.depth - depth + 1);
+        let found = image.kill();
+        self.recovered(spec, image, &mut expect, depth).map_err(|violation| {
+            let what = format!("{}\n  on this image:\n{}", violation.what, dump(&found));
+            check::Violation { what, ..violation }
+        })
+    }
+
+    fn recovered(&mut self, spec: &Spec, image: SimDisk, expect: &mut Expect, depth: usize) -> Checked {
         if depth > 0 {
             image.record();
         }
-        let (image, channel) = self.open_sound(image, &mut expect)?;
+        let (image, channel) = self.open_sound(image, expect)?;
         let recorded = image.recorded();
-        let (kept, opened) = recognised(spec, &channel, &expect)?;
+        let (kept, opened) = recognised(spec, &channel, expect)?;
         let mut after = spec.clone();
         after.fix(kept, opened.into_iter());
         let state = after.durable_state();
@@ -190,7 +199,7 @@ impl Examiner<'_> {
             return self.again(&image, &after, channel);
         }
         drop(channel);
-        self.crash_in_recovery(spec, &recorded, &expect, depth)?;
+        self.crash_in_recovery(spec, &recorded, expect, depth)?;
         let behind = Expect {
             in_cache: after.durable,
             on_disk: after.durable,
@@ -205,6 +214,7 @@ impl Examiner<'_> {
         }
         let way = Way::random(&mut self.random);
         self.examine(&after, way.of(&image), way.narrow(&behind), depth - 1)
+            .map_err(|v| inside(v, "behind a recovery", way))
     }
 
     fn crash_in_recovery(
@@ -224,6 +234,7 @@ impl Examiner<'_> {
         expect.tears = true;
         self.stats.in_recovery += 1;
         self.examine(spec, way.of(disk), expect, depth - 1)
+            .map_err(|v| inside(v, "a recovery", way))
     }
 
     /// INV-17: opening again what was opened gives the same state.
@@ -247,6 +258,11 @@ impl Examiner<'_> {
         require(torn.is_none(), AGAIN, || format!("a second open finds {torn:?}"))?;
         recognised(after, &channel, &expect).map(drop)
     }
+}
+
+fn inside(violation: check::Violation, place: &str, way: Way) -> check::Violation {
+    let what = format!("{}; crashed {place} as {way:?}", violation.what);
+    check::Violation { what, ..violation }
 }
 
 /// Which beginning an opened channel shows, and whether its verdict is right.

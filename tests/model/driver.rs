@@ -460,7 +460,14 @@ impl Driver {
             }
             let depth = random.below(self.setup.depth + 1);
             let spec = self.spec.clone();
-            self.examiner(random).examine(&spec, image, way.narrow(&expect), depth)?;
+            let expect = way.narrow(&expect);
+            let place = (at, recorded.len());
+            let examined = self.examiner(random).examine(&spec, image, expect.clone(), depth);
+            examined.map_err(|violation| {
+                let what = violation.what;
+                let what = format!("{what}; image {way:?} at {place:?}, depth {depth}, {expect:?}");
+                check::Violation { what, ..violation }
+            })?;
         }
         Ok(())
     }
@@ -588,7 +595,8 @@ impl Driver {
                 self.put(&[10], 1, true)?;
             }
             self.take_step(&Op::Lead, random)?;
-            if self.places().waiting.len() == 1 {
+            let written = State::of(&self.spec.entries[..self.spec.written]);
+            if written.events.len() == written.acked.len() + 1 {
                 return Ok(());
             }
             require(round < 50, CAPACITY, || "no put goes through any more".to_owned())?;

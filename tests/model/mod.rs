@@ -14,6 +14,7 @@ mod calls;
 pub(crate) mod check;
 mod crash;
 mod driver;
+mod dump;
 pub(crate) mod history;
 mod queue;
 
