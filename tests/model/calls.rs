@@ -294,7 +294,7 @@ impl Driver {
             _ if call.entry.is_some() => unexpected(),
             (ChannelError::Full { .. }, What::Put { events, .. }) => {
                 self.stats.full += 1;
-                self.is_full_for(events).or_else(|why| broken(CAPACITY, format!("{error}: {why}")))
+                self.is_full_for(events, false).or_else(|why| broken(CAPACITY, format!("{error}: {why}")))
             }
             (ChannelError::LeaseLost { .. }, What::Seal(lease, request)) => {
                 let held = self.lease(*lease).and_then(|l| l.held);
@@ -335,7 +335,7 @@ impl Driver {
                     })?;
                 }
                 (None, What::Put { events, .. }) => {
-                    if let Err(why) = self.is_full_for(events) {
+                    if let Err(why) = self.is_full_for(events, true) {
                         return broken(CAPACITY, format!("a put waits although {why}"));
                     }
                 }

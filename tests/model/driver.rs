@@ -392,6 +392,7 @@ impl Driver {
         }
         let held = |n: u64| self.leases.iter().find(|l| l.held.is_some_and(|h| h.0 <= n && n <= h.1));
         let (mut waiting, mut leased, mut staged) = (BTreeSet::new(), 0, 0);
+        let leaving = gone.len() + sealed.len() - durable.acked.len() - durable.sealed().count();
         for n in 1..=durable.events.len() as u64 {
             match held(n) {
                 _ if gone.contains(&n) || sealed.contains(&n) => {}
@@ -407,14 +408,18 @@ impl Driver {
             staged,
             sealed: sealed.len() as u64,
             committed,
+            leaving: leaving as u64,
         }
     }
 
     /// INV-16: whether the channel may say that it has no room for these events; the error says
-    /// why it has.
-    pub(crate) fn is_full_for(&self, events: &[Item]) -> Result<(), String> {
+    /// why it has. A put that `waits` is not told of what leaves before that is durable.
+    pub(crate) fn is_full_for(&self, events: &[Item], waits: bool) -> Result<(), String> {
         let places = self.places();
-        let used = places.waiting.len() as u64 + places.leased + places.committed;
+        let mut used = places.waiting.len() as u64 + places.leased + places.committed;
+        if waits {
+            used += places.leaving;
+        }
         if !events.is_empty() && used + events.len() as u64 > self.setup.capacity {
             return Ok(());
         }
@@ -633,6 +638,8 @@ pub(crate) struct Places {
     pub(crate) sealed: u64,
     /// Handed in and not yet durable.
     pub(crate) committed: u64,
+    /// Acknowledged or sealed, and that is not yet durable.
+    pub(crate) leaving: u64,
 }
 
 impl Places {
