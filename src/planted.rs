@@ -85,6 +85,8 @@ wal_format::planted_bugs! {
     RotAsTorn "rot-as-torn" "Proof in later segments does not count: rot reads as a torn tail.",
     NoKnownEnds "no-known-ends" "What an earlier open has left behind as torn is read again.",
     OpeningUnchecked "opening-unchecked" "A recovery that was cut short counts as complete.",
+    CopiedEndBelieved "copied-end-believed" "An Incarnation record that was copied with the tail says where the log ended.",
+    IncarnationAgain "incarnation-again" "The number of an incarnation that only the unproven tail names is given again.",
     AnyIncarnation "any-incarnation" "A recovery is complete with a copied Incarnation record.",
     OneHeader "one-header" "The second copy of a segment's header is not looked at.",
     // Reading.

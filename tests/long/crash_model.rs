@@ -102,9 +102,7 @@ impl Long {
     }
 
     fn stats(&self) -> std::sync::MutexGuard<'_, Stats> {
-        self.done
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn work(&self, begun: Instant) {
@@ -136,10 +134,7 @@ impl Long {
         if seconds >= self.said.load(Ordering::Relaxed) + 10 {
             self.said.store(seconds, Ordering::Relaxed);
             let rate = all.crashes / seconds.max(1);
-            println!(
-                "{seconds:5} s  {:9} crashes  {rate:6} a second  seed {seed}",
-                all.crashes
-            );
+            println!("{seconds:5} s  {:9} crashes  {rate:6} a second  seed {seed}", all.crashes);
         }
     }
 
@@ -155,11 +150,7 @@ impl Long {
             all.crashes as f64 / seconds,
             self.next.load(Ordering::Relaxed)
         );
-        let broken = self
-            .broken
-            .lock()
-            .map(|broken| broken.clone())
-            .unwrap_or_default();
+        let broken = self.broken.lock().map(|broken| broken.clone()).unwrap_or_default();
         let Some((seed, violation)) = broken else {
             println!("0 violations");
             return ExitCode::SUCCESS;

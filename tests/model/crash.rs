@@ -11,10 +11,11 @@ use forebay::channel::file::{FileChannelOptions, OpenError};
 use forebay::env::clock::Clock;
 use forebay::env::disk_sim::{Crash, SimDisk};
 
-use super::Stats;
+use super::dump::dump;
 use super::check::{self, AGAIN, Bounds, Checked, Sums, broken, require};
 use super::history::{Random, Setup};
 use super::queue::Spec;
+use super::Stats;
 
 /// The smallest segment there is.
 pub(crate) const SEGMENT: u64 = 64 << 10;
@@ -53,9 +54,7 @@ impl Clock for HandClock {
 
 pub(crate) fn options(setup: &Setup) -> FileChannelOptions {
     FileChannelOptions {
-        data_dirs: (0..setup.dirs)
-            .map(|n| PathBuf::from(format!("/d{n}")))
-            .collect(),
+        data_dirs: (0..setup.dirs).map(|n| PathBuf::from(format!("/d{n}"))).collect(),
         capacity: setup.capacity,
         transaction_capacity: 100,
         keep_alive: setup.keep_alive,
@@ -143,11 +142,7 @@ impl Examiner<'_> {
     }
 
     /// Opens an image on which nothing is wrong but, perhaps, its space.
-    fn open_sound(
-        &mut self,
-        image: SimDisk,
-        expect: &mut Expect,
-    ) -> Checked<(SimDisk, SteppedChannel)> {
+    fn open_sound(&mut self, image: SimDisk, expect: &mut Expect) -> Checked<(SimDisk, SteppedChannel)> {
         match self.open(&image) {
             Ok(channel) => Ok((image, channel)),
             Err(_) if self.setup.room.is_some() => {
@@ -174,12 +169,20 @@ impl Examiner<'_> {
     ) -> Checked {
         self.stats.crashes += 1;
         self.stats.deepest = self.stats.deepest.max(self.setup.depth - depth + 1);
+        let found = image.kill();
+        self.recovered(spec, image, &mut expect, depth).map_err(|violation| {
+            let what = format!("{}\n  on this image:\n{}", violation.what, dump(&found));
+            check::Violation { what, ..violation }
+        })
+    }
+
+    fn recovered(&mut self, spec: &Spec, image: SimDisk, expect: &mut Expect, depth: usize) -> Checked {
         if depth > 0 {
             image.record();
         }
-        let (image, channel) = self.open_sound(image, &mut expect)?;
+        let (image, channel) = self.open_sound(image, expect)?;
         let recorded = image.recorded();
-        let (kept, opened) = recognised(spec, &channel, &expect)?;
+        let (kept, opened) = recognised(spec, &channel, expect)?;
         let mut after = spec.clone();
         after.fix(kept, opened.into_iter());
         let state = after.durable_state();
@@ -196,7 +199,7 @@ impl Examiner<'_> {
             return self.again(&image, &after, channel);
         }
         drop(channel);
-        self.crash_in_recovery(spec, &recorded, &expect, depth)?;
+        self.crash_in_recovery(spec, &recorded, expect, depth)?;
         let behind = Expect {
             in_cache: after.durable,
             on_disk: after.durable,
@@ -211,6 +214,7 @@ impl Examiner<'_> {
         }
         let way = Way::random(&mut self.random);
         self.examine(&after, way.of(&image), way.narrow(&behind), depth - 1)
+            .map_err(|v| inside(v, "behind a recovery", way))
     }
 
     fn crash_in_recovery(
@@ -230,6 +234,7 @@ impl Examiner<'_> {
         expect.tears = true;
         self.stats.in_recovery += 1;
         self.examine(spec, way.of(disk), expect, depth - 1)
+            .map_err(|v| inside(v, "a recovery", way))
     }
 
     /// INV-17: opening again what was opened gives the same state.
@@ -250,11 +255,14 @@ impl Examiner<'_> {
         self.stats.crashes += 1;
         let (_, channel) = self.open_sound(image.kill(), &mut expect)?;
         let torn = channel.found().torn;
-        require(torn.is_none(), AGAIN, || {
-            format!("a second open finds {torn:?}")
-        })?;
+        require(torn.is_none(), AGAIN, || format!("a second open finds {torn:?}"))?;
         recognised(after, &channel, &expect).map(drop)
     }
+}
+
+fn inside(violation: check::Violation, place: &str, way: Way) -> check::Violation {
+    let what = format!("{}; crashed {place} as {way:?}", violation.what);
+    check::Violation { what, ..violation }
 }
 
 /// Which beginning an opened channel shows, and whether its verdict is right.

@@ -143,11 +143,7 @@ impl Driver {
     fn take_step(&mut self, op: &Op, random: &mut Random) -> Checked {
         let channel = Arc::clone(self.channel().channel());
         match op {
-            Op::Put {
-                sizes,
-                positions,
-                now,
-            } => self.put(sizes, *positions, *now)?,
+            Op::Put { sizes, positions, now } => self.put(sizes, *positions, *now)?,
             Op::PutRolledBack => {
                 let mut put = PutTransaction::begin(channel as _);
                 put.put(self.item(0, 50).to_put().event);
@@ -160,11 +156,7 @@ impl Driver {
             }
             Op::Lead => self.lead()?,
             Op::OpenLease { block_events } => self.open_lease(*block_events)?,
-            Op::Take {
-                lease,
-                events,
-                bytes,
-            } => self.take(*lease, *events, *bytes)?,
+            Op::Take { lease, events, bytes } => self.take(*lease, *events, *bytes)?,
             Op::Ack { lease, events } => {
                 if let Some((id, range)) = self.front(*lease, *events) {
                     self.cut(id, range.last.0);
@@ -176,11 +168,7 @@ impl Driver {
                     channel.release_lease(self.leases.remove(at).id);
                 }
             }
-            Op::Seal {
-                lease,
-                events,
-                parts,
-            } => {
+            Op::Seal { lease, events, parts } => {
                 if let Some((id, range)) = self.front(*lease, *events) {
                     let request = request(range.last.0, *parts);
                     self.call(Call::seal(&channel, id, request))?;
@@ -206,9 +194,7 @@ impl Driver {
                 self.closed = true;
                 if let Err(error) = channel.close() {
                     let met = self.disk.faults_met() > self.met;
-                    require(met, ENDED, || {
-                        format!("close fails without a cause: {error}")
-                    })?;
+                    require(met, ENDED, || format!("close fails without a cause: {error}"))?;
                     self.failed = true;
                 }
             }
@@ -230,11 +216,7 @@ impl Driver {
 
     fn put(&mut self, sizes: &[usize], positions: usize, now: bool) -> Checked {
         self.transactions += 1;
-        let events: Vec<Item> = sizes
-            .iter()
-            .enumerate()
-            .map(|(n, s)| self.item(n, *s))
-            .collect();
+        let events: Vec<Item> = sizes.iter().enumerate().map(|(n, s)| self.item(n, *s)).collect();
         let position = |n: usize| {
             let key = format!("r1/{}", (self.transactions as usize + n) % 4);
             // Now and then a key is forgotten.
@@ -282,11 +264,7 @@ impl Driver {
     fn front(&self, which: usize, events: u64) -> Option<(LeaseId, SeqRange)> {
         let lease = self.leases[which.checked_rem(self.leases.len())?];
         let (first, last) = lease.held?;
-        let end = if events == 0 {
-            last
-        } else {
-            last.min(first + events - 1)
-        };
+        let end = if events == 0 { last } else { last.min(first + events - 1) };
         Some((lease.id, SeqRange::new(Seq(first), Seq(end))?))
     }
 
@@ -303,10 +281,7 @@ impl Driver {
         if self.setup.room.is_none() {
             return Ok(());
         }
-        let free = self
-            .disk
-            .space(std::path::Path::new("/"))
-            .map_or(0, |space| space.free);
+        let free = self.disk.space(std::path::Path::new("/")).map_or(0, |space| space.free);
         let change = u64::from(segments.unsigned_abs()) * SEGMENT;
         self.disk.set_free(match segments > 0 {
             true => free + change,
@@ -326,28 +301,19 @@ impl Driver {
             Err(error) => {
                 let met = self.disk.faults_met() > self.met;
                 let may = met && matches!(error, ChannelError::Read { .. });
-                return require(may, ORDER, || {
-                    format!("a take fails without a cause: {error}")
-                });
+                return require(may, ORDER, || format!("a take fails without a cause: {error}"));
             }
         };
-        require(batch.lost.is_empty(), check::VERDICT, || {
-            format!("lost: {:?}", batch.lost)
-        })?;
+        require(batch.lost.is_empty(), check::VERDICT, || format!("lost: {:?}", batch.lost))?;
         require(batch.events.len() <= events, ORDER, || {
-            format!(
-                "{} events where {events} were asked for",
-                batch.events.len()
-            )
+            format!("{} events where {events} were asked for", batch.events.len())
         })?;
         let mut next = lease.held.map(|(_, last)| last + 1);
         let alone = self.leases.len() == 1;
         let first_free = places.waiting.first().copied();
         let due = match (alone, next) {
             (true, None) => first_free,
-            (true, Some(next)) if !lease.staged => {
-                Some(next).filter(|n| places.waiting.contains(n))
-            }
+            (true, Some(next)) if !lease.staged => Some(next).filter(|n| places.waiting.contains(n)),
             _ => None,
         };
         require(due.is_none() || !batch.events.is_empty(), ORDER, || {
@@ -382,8 +348,7 @@ impl Driver {
                 self.failed = true;
                 self.stats.failures += 1;
             }
-            self.spec
-                .written_up_to(self.spec.entries.len(), self.now_ms());
+            self.spec.written_up_to(self.spec.entries.len(), self.now_ms());
             return Ok(());
         }
         if self.closed {
@@ -408,9 +373,7 @@ impl Driver {
         check::same_state(&self.channel().log(), &places.durable)?;
         check::same_sums(&self.channel().channel().status(), places.sums())?;
         let unsynced = self.commits() && self.channel().inside().unsynced > 0;
-        require(!unsynced, check::ONCE, || {
-            "a group is left without a sync".to_owned()
-        })
+        require(!unsynced, check::ONCE, || "a group is left without a sync".to_owned())
     }
 
     /// Where every durable event is.
@@ -427,12 +390,9 @@ impl Driver {
                 _ => {}
             }
         }
-        let held = |n: u64| {
-            self.leases
-                .iter()
-                .find(|l| l.held.is_some_and(|h| h.0 <= n && n <= h.1))
-        };
+        let held = |n: u64| self.leases.iter().find(|l| l.held.is_some_and(|h| h.0 <= n && n <= h.1));
         let (mut waiting, mut leased, mut staged) = (BTreeSet::new(), 0, 0);
+        let leaving = gone.len() + sealed.len() - durable.acked.len() - durable.sealed().count();
         for n in 1..=durable.events.len() as u64 {
             match held(n) {
                 _ if gone.contains(&n) || sealed.contains(&n) => {}
@@ -448,14 +408,18 @@ impl Driver {
             staged,
             sealed: sealed.len() as u64,
             committed,
+            leaving: leaving as u64,
         }
     }
 
     /// INV-16: whether the channel may say that it has no room for these events; the error says
-    /// why it has.
-    pub(crate) fn is_full_for(&self, events: &[Item]) -> Result<(), String> {
+    /// why it has. A put that `waits` is not told of what leaves before that is durable.
+    pub(crate) fn is_full_for(&self, events: &[Item], waits: bool) -> Result<(), String> {
         let places = self.places();
-        let used = places.waiting.len() as u64 + places.leased + places.committed;
+        let mut used = places.waiting.len() as u64 + places.leased + places.committed;
+        if waits {
+            used += places.leaving;
+        }
         if !events.is_empty() && used + events.len() as u64 > self.setup.capacity {
             return Ok(());
         }
@@ -470,10 +434,7 @@ impl Driver {
         let sure = !inside.short_of_space
             && (bytes <= inside.active_room || (inside.spares >= 6 && bytes <= 60_000));
         match sure {
-            true => Err(format!(
-                "{used} of {} events, {bytes} bytes, {inside:?}",
-                self.setup.capacity
-            )),
+            true => Err(format!("{used} of {} events, {bytes} bytes, {inside:?}", self.setup.capacity)),
             false => Ok(()),
         }
     }
@@ -490,21 +451,9 @@ impl Driver {
             let in_step = recorded.get(at);
             let way = Way::random(random);
             let mut expect = Expect {
-                in_cache: if in_step.is_some() || self.failed {
-                    before.written
-                } else {
-                    self.spec.written
-                },
-                on_disk: if in_step.is_some() || self.failed {
-                    before.durable
-                } else {
-                    self.spec.durable
-                },
-                most: self
-                    .spec
-                    .entries
-                    .len()
-                    .min(self.spec.written.max(before.written)),
+                in_cache: if in_step.is_some() || self.failed { before.written } else { self.spec.written },
+                on_disk: if in_step.is_some() || self.failed { before.durable } else { self.spec.durable },
+                most: self.spec.entries.len().min(self.spec.written.max(before.written)),
                 unknown_opens: 0,
                 durable_end: Some(before.end),
                 tears: self.disk.faults_met() > 0,
@@ -516,8 +465,14 @@ impl Driver {
             }
             let depth = random.below(self.setup.depth + 1);
             let spec = self.spec.clone();
-            self.examiner(random)
-                .examine(&spec, image, way.narrow(&expect), depth)?;
+            let expect = way.narrow(&expect);
+            let place = (at, recorded.len());
+            let examined = self.examiner(random).examine(&spec, image, expect.clone(), depth);
+            examined.map_err(|violation| {
+                let what = violation.what;
+                let what = format!("{what}; image {way:?} at {place:?}, depth {depth}, {expect:?}");
+                check::Violation { what, ..violation }
+            })?;
         }
         Ok(())
     }
@@ -553,11 +508,7 @@ impl Driver {
             End::Power => Way::Power(Crash::Mixed(random.next())),
         };
         let expect = Expect {
-            in_cache: if self.failed {
-                self.spec.durable
-            } else {
-                self.spec.written
-            },
+            in_cache: if self.failed { self.spec.durable } else { self.spec.written },
             on_disk: self.spec.durable,
             most: self.spec.written,
             unknown_opens: 0,
@@ -622,32 +573,14 @@ impl Driver {
         self.disk = self.disk.clone();
         for round in 0.. {
             let places = self.places();
-            if places.waiting.is_empty()
-                && places.durable.epochs.is_empty()
-                && self.calls.is_empty()
-            {
+            if places.waiting.is_empty() && places.durable.epochs.is_empty() && self.calls.is_empty() {
                 break;
             }
-            require(round < 200, DRAINS, || {
-                format!("{places:?} after {round} rounds")
-            })?;
+            require(round < 200, DRAINS, || format!("{places:?} after {round} rounds"))?;
             let random = &mut random;
             self.take_step(&Op::OpenLease { block_events: None }, random)?;
-            self.take_step(
-                &Op::Take {
-                    lease: 0,
-                    events: 100,
-                    bytes: usize::MAX,
-                },
-                random,
-            )?;
-            self.take_step(
-                &Op::Ack {
-                    lease: 0,
-                    events: 0,
-                },
-                random,
-            )?;
+            self.take_step(&Op::Take { lease: 0, events: 100, bytes: usize::MAX }, random)?;
+            self.take_step(&Op::Ack { lease: 0, events: 0 }, random)?;
             self.take_step(&Op::Done(0), random)?;
             self.take_step(&Op::Lead, random)?;
             self.take_step(&Op::Prepare, random)?;
@@ -658,9 +591,7 @@ impl Driver {
         self.take_step(&Op::End(End::Close), &mut random)?;
         self.end(End::Close, &mut random)?;
         let places = self.places();
-        require(places.waiting.len() == 1, DENSE, || {
-            format!("{:?} is left", places.waiting)
-        })
+        require(places.waiting.len() == 1, DENSE, || format!("{:?} is left", places.waiting))
     }
 
     fn one_more_put(&mut self, random: &mut Random) -> Checked {
@@ -669,12 +600,11 @@ impl Driver {
                 self.put(&[10], 1, true)?;
             }
             self.take_step(&Op::Lead, random)?;
-            if self.places().waiting.len() == 1 {
+            let written = State::of(&self.spec.entries[..self.spec.written]);
+            if written.events.len() == written.acked.len() + 1 {
                 return Ok(());
             }
-            require(round < 50, CAPACITY, || {
-                "no put goes through any more".to_owned()
-            })?;
+            require(round < 50, CAPACITY, || "no put goes through any more".to_owned())?;
             self.take_step(&Op::Prepare, random)?;
             self.take_step(&Op::Idle(Duration::from_millis(300)), random)?;
         }
@@ -684,29 +614,15 @@ impl Driver {
 
 /// Where the durable frames end.
 fn durable_end(inside: &Inside) -> (u32, u32) {
-    inside
-        .segments
-        .last()
-        .map_or((0, 0), |segment| (segment.number, segment.end))
+    inside.segments.last().map_or((0, 0), |segment| (segment.number, segment.end))
 }
 
 /// An error in the middle of an open.
 fn disturbance(random: &mut Random) -> Fault {
     use forebay::env::disk_sim::Call;
     let calls = [
-        Call::Create,
-        Call::Fill,
-        Call::Store,
-        Call::Sync,
-        Call::Read,
-        Call::Truncate,
-        Call::Open,
-        Call::List,
-        Call::Lock,
-        Call::Rename,
-        Call::Remove,
-        Call::SyncDir,
-        Call::Map,
+        Call::Create, Call::Fill, Call::Store, Call::Sync, Call::Read, Call::Truncate, Call::Open,
+        Call::List, Call::Lock, Call::Rename, Call::Remove, Call::SyncDir, Call::Map,
     ];
     let skip = u32::try_from(random.below(4)).unwrap_or(0);
     Fault::io(calls[random.below(calls.len())]).after(skip)
@@ -722,6 +638,8 @@ pub(crate) struct Places {
     pub(crate) sealed: u64,
     /// Handed in and not yet durable.
     pub(crate) committed: u64,
+    /// Acknowledged or sealed, and that is not yet durable.
+    pub(crate) leaving: u64,
 }
 
 impl Places {

@@ -334,14 +334,20 @@ impl Core {
 
     fn apply_durable(&self, writer: &LogWriter, ops: Vec<Op>) {
         let mut ended = Vec::new();
+        let (mut acknowledged, mut sealed) = (0, false);
         {
             let mut state = self.state();
             for op in ops {
                 ended.extend(ended_epoch(&state, &op));
+                acknowledged += acknowledged_by(&op);
+                sealed |= matches!(op, Op::Record(Record::Seal(_)));
                 state.apply(op);
             }
         }
-        // Here and not in the caller's task, which may have gone away meanwhile.
+        // Here and not in the caller's task, which may have gone away meanwhile: puts wait for it.
+        if acknowledged > 0 || sealed {
+            self.acknowledged(acknowledged);
+        }
         for (done, range) in ended {
             if done {
                 self.queue().done(range);
@@ -576,6 +582,14 @@ fn answer(waiters: &mut Vec<Written>) {
     for waiter in waiters.drain(..) {
         // A caller that has gone away no longer wants its answer.
         let _gone = waiter.waiter.send(Ok(waiter.range));
+    }
+}
+
+/// Events that a take acknowledges with `op`.
+fn acknowledged_by(op: &Op) -> u64 {
+    match op {
+        Op::Record(Record::Ack(ranges)) => ranges.iter().map(|r| seq_range(*r).count()).sum(),
+        _ => 0,
     }
 }
 

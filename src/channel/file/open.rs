@@ -253,9 +253,8 @@ impl Opening<'_> {
     ) -> Result<Core, OpenError> {
         let dir = &self.options.data_dirs[0].clone();
         let ownership = self.ownership(dir)?;
-        let state = &mut self.recovered.state;
-        let number = state.incarnation + 1;
-        state.incarnation = number;
+        let number = self.recovered.last_incarnation() + 1;
+        self.recovered.state.incarnation = number;
         let nonce = random::u64().map_err(|e| OpenError::io("get random bytes", dir, e))?;
         let open = Open {
             incarnation: number,
