@@ -45,10 +45,10 @@ watched() {
     local pid=$!
     while kill -0 "$pid" 2>/dev/null; do
         if grep -q '^test .* FAILED$' "$work/log"; then
-            kill -9 "$pid"
+            kill -9 "$pid" 2>/dev/null
         elif [ $((SECONDS - begun)) -ge "$seconds" ]; then
             echo "hang" >>"$work/log"
-            kill -9 "$pid"
+            kill -9 "$pid" 2>/dev/null
         fi
         sleep 0.1
     done
@@ -92,6 +92,7 @@ one_test() {
     local name=${2% (*)} seconds=60
     [ "$name" = "$2" ] || seconds=20
     case $name in
+        channel::*) FOREBAY_PLANTED=$1 watched "$seconds" "$channel" "$name" --exact ;;
         *::tests::*) FOREBAY_PLANTED=$1 watched "$seconds" "$format" "$name" --exact ;;
         *) FOREBAY_PLANTED=$1 watched "$seconds" "$channel" "channel::file::tests::$name" --exact ;;
     esac

@@ -137,11 +137,11 @@ fn a_deleted_segment_stays_deleted_over_a_power_cut() {
         TakeTransaction::begin(Arc::clone(channel.channel()) as _, TakeMode::Batch).unwrap();
     assert_eq!(take.take(10, usize::MAX).unwrap().events.len(), 2);
     drive(&channel, take.commit()).unwrap();
-    for _ in 0..3 {
+    while segment_files(&disk).contains(&first) {
         roll(&channel);
     }
-    assert!(!segment_files(&disk).contains(&first), "deleted");
-    assert!(!segment_files(&disk.crash_as(Crash::DropAll)).contains(&first));
+    let crashed = segment_files(&disk.crash_as(Crash::DropAll));
+    assert!(!crashed.contains(&first), "{crashed:?}");
 }
 
 /// A channel in several directories opens after a power cut at any moment of its first open and
@@ -471,4 +471,74 @@ fn an_unreadable_tail_is_reported_as_torn() {
     killed.fail_reads(&newest, sector..sector + 4096).unwrap();
     let torn = stepped(&killed).found().torn;
     assert!(torn.is_some_and(|(_, at, _)| at < end), "{torn:?}");
+}
+
+/// INV-3: however much waits, each group ends at the end of its segment, and the next one begins in
+/// the next.
+#[test]
+fn a_queue_of_puts_goes_into_as_many_segments_as_it_needs() {
+    let disk = SimDisk::default();
+    let channel = stepped(&disk);
+    for round in 0..6 {
+        prepare_all(&channel);
+        let puts = (0..9).map(|n| {
+            channel
+                .channel()
+                .commit_put(batch(round * 90 + n * 10, 10, 430))
+        });
+        let mut puts: Vec<_> = puts.map(Box::pin).collect();
+        assert!(
+            puts.iter_mut().all(|put| poll(put).is_none()),
+            "round {round}"
+        );
+        while channel.lead() != Turn::Idle {
+            prepare_all(&channel);
+        }
+        for put in &mut puts {
+            poll(put).unwrap().unwrap();
+        }
+    }
+    drop(channel);
+    assert_eq!(
+        take_all(&crash_open(&disk.crash_as(Crash::DropAll))).0,
+        all(0..540)
+    );
+}
+
+fn crash_open(disk: &SimDisk) -> Arc<FileChannel> {
+    let options = small(&["/data"]);
+    FileChannel::open("c1", options, Arc::new(disk.clone()), clock::system()).unwrap()
+}
+
+/// INV-3: puts leave room for the watermark and the seal, to the last byte.
+#[test]
+fn a_segment_that_is_full_to_the_brim_is_proven_sealed_and_followed() {
+    let channel = stepped(&SimDisk::default());
+    prepare_all(&channel);
+    let room = || channel.inside().active_room;
+    let mut next = 0;
+    while room() > 2000 {
+        put_stepped(&channel, next, 1);
+        next += 1;
+    }
+    let fits = |size: &usize| encode_put(batch(next, 1, *size), 1 << 10).bytes() <= room();
+    let size = (9..2000).rev().find(fits).unwrap();
+    let last = batch(next, 1, size);
+    drive(&channel, channel.channel().commit_put(last)).unwrap();
+    assert!(room() < 16, "{}", room());
+    let segments = channel.inside().segments.len();
+    assert!(channel.roll());
+    assert_eq!(channel.inside().segments.len(), segments + 1);
+}
+
+/// Events of a take that is rolled back are there for the next one, and their room is taken.
+#[test]
+fn a_take_that_is_rolled_back_returns_its_events() {
+    let channel = stepped(&SimDisk::default());
+    put_stepped(&channel, 0, 6);
+    for _ in 0..3 {
+        assert_eq!(take_all(channel.channel()).0, all(0..6));
+        let status = channel.channel().status();
+        assert_eq!((status.waiting, status.leased), (6, 0));
+    }
 }
