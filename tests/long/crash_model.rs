@@ -1,5 +1,5 @@
-//! The long form of the crash model: as many crashes as wanted, from a seed on. Started by
-//! `crash-model.sh`.
+//! The long form of the crash model: as many crashes as wanted, from a seed on; or every crash of
+//! every short history. Started by `crash-model.sh`.
 
 #![allow(clippy::print_stdout, reason = "it reports to whoever started it")]
 
@@ -11,9 +11,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use model::exhaustive::{self, Scope};
 use model::{Stats, Violation};
 
-const USAGE: &str = "crash-model [--from SEED] [--crashes N] [--jobs N] | --bytes HEX";
+const USAGE: &str = "crash-model [--from SEED] [--crashes N] [--jobs N]
+crash-model --bytes HEX
+crash-model --all LENGTH [--twice LENGTH] [--jobs N]";
 
 /// What was asked for.
 struct Wanted {
@@ -21,6 +24,10 @@ struct Wanted {
     crashes: u64,
     jobs: usize,
     bytes: Option<Vec<u8>>,
+    /// All histories up to this length.
+    all: Option<u32>,
+    /// With every crash inside every recovery up to this one.
+    twice: u32,
 }
 
 fn wanted() -> Option<Wanted> {
@@ -29,6 +36,8 @@ fn wanted() -> Option<Wanted> {
         crashes: 1_000_000,
         jobs: 2,
         bytes: None,
+        all: None,
+        twice: 0,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -38,6 +47,8 @@ fn wanted() -> Option<Wanted> {
             "--crashes" => wanted.crashes = value.parse().ok()?,
             "--jobs" => wanted.jobs = value.parse().ok()?,
             "--bytes" => wanted.bytes = Some(of_hex(&value)?),
+            "--all" => wanted.all = Some(value.parse().ok()?),
+            "--twice" => wanted.twice = value.parse().ok()?,
             _ => return None,
         }
     }
@@ -69,14 +80,55 @@ fn main() -> ExitCode {
             }
         };
     }
-    let long = Long::new(&wanted);
     let begun = Instant::now();
+    if let Some(length) = wanted.all {
+        return every_history(length, wanted.twice, wanted.jobs.max(1) as u64, begun);
+    }
+    let long = Long::new(&wanted);
     std::thread::scope(|scope| {
         for _ in 0..wanted.jobs.max(1) {
             scope.spawn(|| long.work(begun));
         }
     });
     long.report(begun)
+}
+
+/// All histories up to a length, shared by some threads.
+fn every_history(length: u32, twice: u32, jobs: u64, begun: Instant) -> ExitCode {
+    let scope = Scope { length, twice };
+    let parts = std::thread::scope(|scope_of_threads| {
+        let search = move |part| {
+            let mut said = 0;
+            exhaustive::search(scope, (part, jobs), |count| {
+                let seconds = begun.elapsed().as_secs();
+                if part == 0 && seconds >= said + 10 {
+                    said = seconds;
+                    println!("{seconds:5} s  part 1 of {jobs}: {count:?}");
+                }
+            })
+        };
+        let threads: Vec<_> =
+            (0..jobs).map(|part| scope_of_threads.spawn(move || search(part))).collect();
+        threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
+    });
+    let mut all = exhaustive::Count::default();
+    for part in parts {
+        match part {
+            Ok(Ok(count)) => all += count,
+            Ok(Err((word, violation))) => {
+                println!("{word:?}: {violation}");
+                return ExitCode::FAILURE;
+            }
+            Err(_) => return ExitCode::FAILURE,
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    println!("{all:#?}\nall histories of up to {length} steps ({twice} with crashes in recovery)");
+    println!(
+        "in {seconds:.1} s, {:.0} recoveries a second; 0 violations",
+        all.recovered as f64 / seconds
+    );
+    ExitCode::SUCCESS
 }
 
 /// A long run, shared by its threads.

@@ -296,6 +296,8 @@ impl Driver {
                 self.stats.full += 1;
                 self.is_full_for(events, false).or_else(|why| broken(CAPACITY, format!("{error}: {why}")))
             }
+            // A close ends all leases.
+            (ChannelError::LeaseLost { .. }, What::Seal(..)) if self.closed => Ok(()),
             (ChannelError::LeaseLost { .. }, What::Seal(lease, request)) => {
                 let held = self.lease(*lease).and_then(|l| l.held);
                 let holds = held.is_some_and(|(f, l)| f <= request.last.0 && request.last.0 <= l);

@@ -44,6 +44,8 @@ pub(crate) struct Driver {
     met: u64,
     /// Segment and durable end of the log when it was opened.
     opened_at: (u32, u32),
+    /// Where the disk is kept before each operation of the next open.
+    keep: Option<Vec<SimDisk>>,
 }
 
 /// The marks before a step, for crashes in the middle of it.
@@ -73,6 +75,7 @@ impl Driver {
             transactions: 0,
             met: 0,
             opened_at: (0, 0),
+            keep: None,
         };
         let nothing = Expect {
             in_cache: 0,
@@ -130,6 +133,32 @@ impl Driver {
             return self.end(ends[random.below(4)], &mut random);
         }
         Ok(())
+    }
+
+    /// A step without crashes around it.
+    pub(crate) fn plain(&mut self, op: &Op) -> Checked {
+        self.recorded(op).map(drop)
+    }
+
+    /// The same; returns the disk before each operation that changed something.
+    pub(crate) fn recorded(&mut self, op: &Op) -> Checked<Vec<SimDisk>> {
+        let mut random = Random::new(1);
+        self.met = self.disk.faults_met();
+        self.disk.record();
+        let done = self.take_step(op, &mut random);
+        let mut recorded = self.disk.recorded();
+        done?;
+        if let Op::End(end) = op {
+            self.keep = Some(Vec::new());
+            self.end(*end, &mut random)?;
+            recorded.extend(self.keep.take().unwrap_or_default());
+            return Ok(recorded);
+        }
+        self.compare().map(|()| recorded)
+    }
+
+    pub(crate) fn durable_end(&self) -> (u32, u32) {
+        durable_end(&self.channel().inside())
     }
 
     fn before(&self) -> Before {
@@ -460,7 +489,10 @@ impl Driver {
                 rotten: false,
             };
             let image = way.of(in_step.unwrap_or(&self.disk));
-            if in_step.is_none() && !self.failed && !self.closed && random.one_in(6) {
+            // Behind a rotten snapshot nobody can tell what was torn from what has rotted.
+            let whole = !matches!(way, Way::Power(Crash::Mixed(_)));
+            let steady = in_step.is_none() && !self.failed && !self.closed;
+            if whole && steady && random.one_in(2) {
                 expect.rotten = self.rot_newest_snapshot(&image, end, random);
             }
             let depth = random.below(self.setup.depth + 1);
@@ -489,7 +521,7 @@ impl Driver {
         proven && image.flip(&newest.path, at, 3).is_ok()
     }
 
-    fn examiner(&mut self, random: &mut Random) -> Examiner<'_> {
+    pub(crate) fn examiner(&mut self, random: &mut Random) -> Examiner<'_> {
         Examiner {
             setup: &self.setup,
             clock: &self.clock,
@@ -520,14 +552,18 @@ impl Driver {
         self.calls.clear();
         self.leases.clear();
         self.channel = None;
-        self.reopen(image, way.narrow(&expect), random.next())
+        let seed = if self.keep.is_some() { UNDISTURBED } else { random.next() };
+        self.reopen(image, way.narrow(&expect), seed)
     }
 
     /// Opens the channel; by seed the open is disturbed once.
     fn reopen(&mut self, mut image: SimDisk, mut expect: Expect, seed: u64) -> Checked {
         let mut random = Random::new(seed);
-        if random.one_in(5) {
+        if seed != UNDISTURBED && random.one_in(5) {
             image.inject(disturbance(&mut random));
+        }
+        if self.keep.is_some() {
+            image.record();
         }
         let mut tries = 0;
         let channel = loop {
@@ -551,6 +587,9 @@ impl Driver {
             }
         };
         self.stats.crashes += 1;
+        if self.keep.is_some() {
+            self.keep = Some(image.recorded());
+        }
         let (kept, opened) = super::crash::recognised(&self.spec, &channel, &expect)?;
         self.spec.fix(kept, opened.into_iter());
         self.opened_at = durable_end(&channel.inside());
@@ -570,7 +609,6 @@ impl Driver {
         if self.setup.room.is_some() {
             self.disk.set_free(64 * SEGMENT);
         }
-        self.disk = self.disk.clone();
         for round in 0.. {
             let places = self.places();
             if places.waiting.is_empty() && places.durable.epochs.is_empty() && self.calls.is_empty() {
@@ -616,6 +654,9 @@ impl Driver {
 fn durable_end(inside: &Inside) -> (u32, u32) {
     inside.segments.last().map_or((0, 0), |segment| (segment.number, segment.end))
 }
+
+/// The seed of an open that nothing disturbs.
+pub(crate) const UNDISTURBED: u64 = 0;
 
 /// An error in the middle of an open.
 fn disturbance(random: &mut Random) -> Fault {

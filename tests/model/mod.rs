@@ -15,6 +15,7 @@ pub(crate) mod check;
 mod crash;
 mod driver;
 mod dump;
+pub(crate) mod exhaustive;
 pub(crate) mod history;
 mod queue;
 
@@ -70,14 +71,21 @@ impl std::ops::AddAssign for Stats {
 /// # Errors
 /// The first promise that was seen broken. A panic of the channel counts as one.
 pub(crate) fn run(bytes: &[u8]) -> Result<Stats, Violation> {
+    guarded(|step| run_history(bytes, step))
+}
+
+/// Runs a history where it may wait for time, with its own random numbers, and catches a panic.
+fn guarded<T>(
+    history: impl FnOnce(&Cell<Option<usize>>) -> Result<T, Violation>,
+) -> Result<T, Violation> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let _entered = runtime.as_ref().map(tokio::runtime::Runtime::enter);
     forebay::env::random::seed_this_thread(Some(0x0f0e_bea1));
     let step = Cell::new(None);
-    let outcome = catch_unwind(AssertUnwindSafe(|| run_history(bytes, &step)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| history(&step)));
     forebay::env::random::seed_this_thread(None);
     let violation = match outcome {
-        Ok(Ok(stats)) => return Ok(stats),
+        Ok(Ok(done)) => return Ok(done),
         Ok(Err(violation)) => violation,
         Err(panic) => Violation {
             promise: "a panic: an assertion",
