@@ -32,8 +32,17 @@ pub mod exit {
     pub const FINDING: u8 = 5;
 }
 
-/// Runs the command line of the process; returns the exit code.
+/// Runs the command line of the process; returns the exit code. A build that holds planted bugs
+/// runs no command at all.
 pub fn main() -> u8 {
+    if cfg!(feature = "planted") {
+        let refusal = "error: this build holds bugs that were planted for its tests (cargo feature \
+                       `planted`); build without it";
+        return match writeln!(std::io::stderr(), "{refusal}") {
+            Ok(()) => exit::USAGE,
+            Err(_) => exit::FAILED,
+        };
+    }
     run(
         std::env::args_os(),
         &mut std::io::stdout(),

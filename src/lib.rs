@@ -12,6 +12,8 @@ pub mod config;
 pub mod env;
 pub mod event;
 pub mod format;
+#[doc(hidden)]
+pub mod planted;
 pub mod sink;
 pub mod source;
 pub mod tools;

@@ -8,6 +8,7 @@
 use crate::code::{narrow, widen};
 use crate::error::FrameError;
 use crate::lsn::Lsn;
+use crate::planted::{Bug, planted};
 
 /// Bytes of a frame header.
 pub const FRAME_HEADER_BYTES: usize = 64;
@@ -190,7 +191,7 @@ impl FrameHeader {
         if reserved != 0 || reserved_4 != [0; 4] || reserved_8 != [0; 8] || control_counts {
             return Err(FrameError::ReservedNotZero);
         }
-        if body_len > body_max {
+        if body_len > body_max && !planted(Bug::NoLengthCheck) {
             return Err(FrameError::BodyTooLong {
                 len: body_len,
                 max: body_max,
@@ -216,7 +217,8 @@ impl FrameHeader {
     /// # Errors
     /// [`FrameError::BodyChecksum`] when length or sum differ.
     pub fn check_body(&self, body: &[u8]) -> Result<(), FrameError> {
-        if narrow(body.len()) != self.body_len || crc32fast::hash(body) != self.body_crc {
+        let sum_is_right = planted(Bug::NoBodySum) || crc32fast::hash(body) == self.body_crc;
+        if narrow(body.len()) != self.body_len || !sum_is_right {
             return Err(FrameError::BodyChecksum);
         }
         Ok(())
@@ -231,8 +233,12 @@ impl FrameHeader {
 /// CRC-32 over the salt, the LSN (both little-endian) and bytes 4 to 64 of the header.
 fn header_sum(salt: u64, lsn: Lsn, header: &[u8; FRAME_HEADER_BYTES]) -> u32 {
     let mut summed = [0u8; SUMMED_BYTES];
-    summed[..8].copy_from_slice(&salt.to_le_bytes());
-    summed[8..SEED_BYTES].copy_from_slice(&lsn.0.to_le_bytes());
+    if !planted(Bug::NoSalt) {
+        summed[..8].copy_from_slice(&salt.to_le_bytes());
+    }
+    if !planted(Bug::NoPlace) {
+        summed[8..SEED_BYTES].copy_from_slice(&lsn.0.to_le_bytes());
+    }
     summed[SEED_BYTES..].copy_from_slice(&header[4..]);
     crc32fast::hash(&summed)
 }
@@ -240,7 +246,8 @@ fn header_sum(salt: u64, lsn: Lsn, header: &[u8; FRAME_HEADER_BYTES]) -> u32 {
 /// Whether the header's own checksum holds at this place.
 pub(crate) fn sum_is_right(bytes: &[u8; FRAME_HEADER_BYTES], salt: u64, lsn: Lsn) -> bool {
     let [a, b, c, d, ..] = *bytes;
-    u32::from_le_bytes([a, b, c, d]) == header_sum(salt, lsn, bytes)
+    let right = u32::from_le_bytes([a, b, c, d]) == header_sum(salt, lsn, bytes);
+    right || planted(Bug::NoHeaderSum)
 }
 
 /// The body length that a header claims; to be believed only where [`sum_is_right`].

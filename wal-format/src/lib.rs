@@ -16,13 +16,15 @@
 )]
 
 extern crate alloc;
-#[cfg(test)]
+#[cfg(any(test, feature = "planted"))]
 extern crate std;
 
 mod code;
 mod error;
 mod frame;
 mod lsn;
+#[doc(hidden)]
+pub mod planted;
 mod put;
 mod record;
 mod record_code;

@@ -18,6 +18,7 @@ use crate::frame::{
     sum_is_right,
 };
 use crate::lsn::Lsn;
+use crate::planted::{Bug, planted};
 use crate::window::{BLOCK_BYTES, WINDOW_BYTES, Window, block_end};
 
 /// [`FRAME_HEADER_BYTES`] as an offset.
@@ -214,7 +215,7 @@ impl<R: ReadAt> Scanner<R> {
         match self.look()? {
             Ok(header) => {
                 let lsn = self.lsn(at);
-                self.proven = self.proven.max(header.watermark.min(lsn));
+                self.prove(&header, lsn);
                 self.sealed = header.kind == FrameKind::SegmentSeal;
                 self.offset = at.saturating_add(header.frame_bytes()).min(self.end);
                 let from = at.saturating_add(HEADER);
@@ -227,6 +228,17 @@ impl<R: ReadAt> Scanner<R> {
 
     fn lsn(&self, offset: u32) -> Lsn {
         Lsn::new(self.segment, offset)
+    }
+
+    /// What lies below the watermark of a good frame was durable once.
+    fn prove(&mut self, header: &FrameHeader, lsn: Lsn) {
+        if !planted(Bug::NoWatermark) {
+            self.proven = self.proven.max(header.watermark.min(lsn));
+        }
+    }
+
+    fn is_proven(&self, lsn: Lsn) -> bool {
+        self.proven > lsn || (planted(Bug::WatermarkInclusive) && self.proven == lsn)
     }
 
     fn finally(&mut self, verdict: Final) -> Step<'static> {
@@ -278,7 +290,8 @@ impl<R: ReadAt> Scanner<R> {
         let nonzero_end = self.nonzero_end(bad.at)?;
         if nonzero_end <= bad.at {
             let room = self.end.saturating_sub(bad.at) >= HEADER;
-            let lost = room && !self.sealed && self.proven > lsn;
+            let silent = planted(Bug::NoBlankCheck);
+            let lost = room && !self.sealed && self.is_proven(lsn) && !silent;
             let at = bad.at;
             let why = FrameError::Zero;
             let end = Final::End { offset: at };
@@ -289,17 +302,17 @@ impl<R: ReadAt> Scanner<R> {
             }));
         }
         let inside = bad.at.saturating_add(ALIGN);
-        if self.proven <= lsn {
+        if !self.is_proven(lsn) {
             self.scout(bad.behind, nonzero_end, lsn)?;
         }
-        if self.proven <= lsn && bad.behind > inside {
+        if !self.is_proven(lsn) && bad.behind > inside {
             // The outer walk has reached the end; this one must not move the scout back.
             let scouted = core::mem::replace(&mut self.scouted, inside);
             let walked = self.scout(inside, bad.behind, lsn);
             self.scouted = scouted;
             walked?;
         }
-        if self.proven <= lsn {
+        if !self.is_proven(lsn) {
             return Ok(self.finally(Final::Torn {
                 offset: bad.at,
                 nonzero_end,
@@ -311,7 +324,7 @@ impl<R: ReadAt> Scanner<R> {
             // The scout has walked behind this frame's length; the scan goes on before that.
             self.scouted = self.scouted.min(inside);
         }
-        let Some((resume, _)) = resume else {
+        let Some((resume, _)) = resume.filter(|_| !planted(Bug::NoResume)) else {
             return Ok(self.finally(Final::Corrupt {
                 offset: bad.at,
                 why: bad.why,
@@ -330,14 +343,16 @@ impl<R: ReadAt> Scanner<R> {
     /// `lsn`. Bytes that cannot be read are passed over, and are an error only when the rest does
     /// not prove it: then the verdict hangs on them.
     fn scout(&mut self, from: u32, to: u32, lsn: Lsn) -> Result<(), R::Error> {
+        if planted(Bug::NoScout) {
+            return Ok(());
+        }
         let mut at = self.scouted.max(from);
         let mut unreadable = None;
-        while self.proven <= lsn && at < to {
+        while !self.is_proven(lsn) && at < to {
             match self.find(at, to) {
                 Ok(None) => at = to,
                 Ok(Some((found, header))) => {
-                    let mark = header.watermark.min(self.lsn(found));
-                    self.proven = self.proven.max(mark);
+                    self.prove(&header, self.lsn(found));
                     at = found.saturating_add(header.frame_bytes());
                 }
                 Err(error) => {
@@ -347,7 +362,7 @@ impl<R: ReadAt> Scanner<R> {
             }
         }
         match unreadable {
-            Some(error) if self.proven <= lsn => Err(error),
+            Some(error) if !self.is_proven(lsn) => Err(error),
             _ => {
                 self.scouted = at;
                 Ok(())
@@ -391,7 +406,8 @@ impl<R: ReadAt> Scanner<R> {
             from = from.saturating_add(piece);
             left = left.saturating_sub(piece);
         }
-        Ok((sum.finalize() == header.body_crc).then_some(header))
+        let right = sum.finalize() == header.body_crc || planted(Bug::NoBodySum);
+        Ok(right.then_some(header))
     }
 
     /// Offset behind the last byte in [from, end) that is not zero; at most `from` when all are.
@@ -415,7 +431,7 @@ impl<R: ReadAt> Scanner<R> {
             }
             match read {
                 Ok(bytes) => {
-                    if let Some(last) = bytes.iter().rposition(|&b| b != 0) {
+                    if let Some(last) = last_nonzero(bytes) {
                         to = begin
                             .saturating_add(crate::code::narrow(last))
                             .saturating_add(1);
@@ -435,6 +451,22 @@ impl<R: ReadAt> Scanner<R> {
         }
         Ok(to)
     }
+}
+
+/// Where the last byte is that is not zero. Most of a segment is zeros: blocks of them are passed
+/// over as wholes.
+fn last_nonzero(bytes: &[u8]) -> Option<usize> {
+    const BLOCK: usize = 256;
+    let mut end = bytes.len();
+    for block in bytes.rchunks(BLOCK) {
+        let begin = end.saturating_sub(block.len());
+        if block.iter().fold(0, |all, byte| all | byte) != 0 {
+            let last = block.iter().rposition(|&byte| byte != 0)?;
+            return Some(begin.saturating_add(last));
+        }
+        end = begin;
+    }
+    None
 }
 
 /// The next multiple of the frame alignment at or above `offset`.

@@ -25,6 +25,7 @@ use super::options::{SPARES_RESERVED, SyncMode};
 use super::state::{LogState, Op};
 use crate::channel::ChannelError;
 use crate::event::{Seq, SeqRange};
+use crate::planted::{Bug, planted};
 
 /// Answer to a waiter: the run of sequence numbers of its put.
 pub(super) type Answer = Result<Option<SeqRange>, ChannelError>;
@@ -118,6 +119,13 @@ impl Core {
         }
         // Checked under the lock that `poison` takes to drain the queue: no one slips in behind.
         self.check_alive()?;
+        if planted(Bug::PositionAhead)
+            && let EntryOp::Put { positions, .. } = &ready.entry.op
+        {
+            let mut state = self.state();
+            let ahead = positions.iter().cloned();
+            ahead.for_each(|(key, value)| state.set_position(key, value));
+        }
         pending.bytes += bytes;
         pending.queue.push_back(ready);
         Ok(())
@@ -153,6 +161,7 @@ impl Core {
         turn: Option<OwnedMutexGuard<()>>,
     ) -> Answer {
         let (waiter, answer) = oneshot::channel();
+        let is_record = entry.kind != FrameKind::Put;
         self.enqueue(Ready {
             entry,
             events,
@@ -160,6 +169,9 @@ impl Core {
             turn,
         })?;
         self.pending_changed.notify_one();
+        if planted(Bug::RecordsUnwaited) && is_record {
+            return Ok(None);
+        }
         answer.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
@@ -215,7 +227,8 @@ impl Core {
         let mut pending = self.pending();
         let (mut entries, mut waiters, mut bytes) = (Vec::new(), Vec::new(), 0);
         while let Some(next) = pending.queue.front().map(|r| r.entry.bytes()) {
-            if bytes + next > room || (bytes > 0 && bytes + next > limit) {
+            let fits = bytes + next <= room || planted(Bug::GroupSpansSegment);
+            if !fits || (bytes > 0 && bytes + next > limit) {
                 break;
             }
             let Some(ready) = pending.queue.pop_front() else {
@@ -223,7 +236,9 @@ impl Core {
             };
             if let Err(refusal) = self.admit_positions(writer, &ready.entry) {
                 pending.bytes = pending.bytes.saturating_sub(next);
-                self.queue().unreserve(ready.events);
+                if !planted(Bug::LeakAtRefusal) {
+                    self.queue().unreserve(ready.events);
+                }
                 let _gone = ready.waiter.send(Err(refusal));
                 continue;
             }
@@ -254,7 +269,7 @@ impl Core {
         let used = state.position_bytes + writer.position_growth;
         drop(state);
         let limit = self.options.position_bytes_max();
-        if growth > 0 && used + growth > limit {
+        if growth > 0 && used + growth > limit && !planted(Bug::NoPositionBound) {
             return Err(ChannelError::Full {
                 channel: self.name.clone(),
                 reason: format!(
@@ -291,29 +306,48 @@ impl Core {
         self.note_room(writer, bytes);
         let events: u64 = waiters.iter().map(|w| w.events).sum();
         self.queue().committed(events);
-        let full = writer.unsynced_bytes as usize >= self.options.group_bytes_max() / 2;
+        if planted(Bug::AnswerBeforeSync) {
+            answer(&mut waiters);
+        }
+        if planted(Bug::PublishBeforeSync) {
+            self.publish(writer);
+        }
+        control &= !planted(Bug::ControlUnsynced);
+        let full = writer.unsynced_bytes as usize >= self.options.group_bytes_max() / 2
+            && !planted(Bug::UnboundedUnsynced);
         if control || full || self.options.sync == SyncMode::Commit {
             self.sync_and_publish(writer)?;
         }
-        for waiter in waiters {
-            // A caller that has gone away no longer wants its answer.
-            let _gone = waiter.waiter.send(Ok(waiter.range));
-        }
+        answer(&mut waiters);
         Ok(())
     }
 
     /// Syncs, applies what became durable, and lets sinks take it.
     pub(super) fn sync_and_publish(&self, writer: &mut LogWriter) -> std::io::Result<()> {
+        if planted(Bug::WakeBeforeSync) {
+            self.ready.raise();
+        }
         let ops = writer.sync()?;
+        self.apply_durable(writer, ops);
+        Ok(())
+    }
+
+    fn apply_durable(&self, writer: &LogWriter, ops: Vec<Op>) {
         let mut ended = Vec::new();
+        let (mut acknowledged, mut sealed) = (0, false);
         {
             let mut state = self.state();
             for op in ops {
                 ended.extend(ended_epoch(&state, &op));
+                acknowledged += acknowledged_by(&op);
+                sealed |= matches!(op, Op::Record(Record::Seal(_)));
                 state.apply(op);
             }
         }
-        // Here and not in the caller's task, which may have gone away meanwhile.
+        // Here and not in the caller's task, which may have gone away meanwhile: puts wait for it.
+        if acknowledged > 0 || sealed {
+            self.acknowledged(acknowledged);
+        }
         for (done, range) in ended {
             if done {
                 self.queue().done(range);
@@ -323,12 +357,18 @@ impl Core {
                 self.uncover(range);
             }
         }
+        self.publish(writer);
+    }
+
+    /// Lets sinks take what is durable.
+    fn publish(&self, writer: &LogWriter) {
         if let Some(active) = self.table().active_mut() {
             active.end = writer.active.tail;
         }
         self.queue().publish_durable(Seq(writer.next_sequence));
-        self.ready.raise();
-        Ok(())
+        if !planted(Bug::WakeBeforeSync) {
+            self.ready.raise();
+        }
     }
 
     /// Ends the log instance: every waiter, now and later, gets the error.
@@ -341,8 +381,11 @@ impl Core {
             );
             reason.to_owned()
         });
-        let waiters = pending.drain();
+        let mut waiters = pending.drain();
         drop(pending);
+        if planted(Bug::LoseWaiterAtPoison) {
+            std::mem::forget(waiters.pop());
+        }
         for waiter in waiters {
             let _gone = waiter.send(Err(self.gone()));
         }
@@ -459,7 +502,7 @@ impl Core {
             return Ok(());
         }
         self.reclaim();
-        let quiet = quiet >= QUIET_BEFORE_WATERMARK;
+        let quiet = quiet >= QUIET_BEFORE_WATERMARK && !planted(Bug::NoQuietWatermark);
         if quiet && writer.unproven && writer.unsynced.is_empty() && writer.active.room() > 0 {
             writer.write_group(&mut [Entry::record(Record::Watermark)])?;
             self.sync_and_publish(writer)?;
@@ -475,7 +518,12 @@ impl Core {
             return Ok(false);
         };
         writer.write_seal()?;
-        self.sync_and_publish(writer)?;
+        if planted(Bug::RollWithoutSync) {
+            let ops = writer.counts_as_durable();
+            self.apply_durable(writer, ops);
+        } else {
+            self.sync_and_publish(writer)?;
+        }
         self.preparer.activate(&mut spare)?;
         self.open_segment(writer, spare)?;
         self.reclaim();
@@ -497,7 +545,7 @@ impl Core {
         let mut pending = self.pending();
         let needed = pending.bytes + pending.promised + bytes;
         let admitted = self.has_disk_room(needed) && also();
-        if admitted {
+        if admitted && !planted(Bug::SameRoomTwice) {
             pending.promised += bytes;
         }
         admitted
@@ -512,12 +560,36 @@ impl Core {
         drop(spares);
         if needed <= active_room {
             // An active segment that was taken from the reserve belongs to the reserve.
-            return available >= SPARES_RESERVED || !short;
+            return available >= SPARES_RESERVED || !short || planted(Bug::PutsFillReserve);
         }
         // A segment may waste a quarter on a transaction that does not fit and a quarter on its
         // snapshot, so half of it is sure.
         let sure = (self.options.segment_bytes() as usize / 2).max(1);
-        available >= (needed - active_room).div_ceil(sure) + SPARES_RESERVED
+        let reserved = if planted(Bug::PutsTakeReserve) {
+            0
+        } else {
+            SPARES_RESERVED
+        };
+        available >= (needed - active_room).div_ceil(sure) + reserved
+    }
+}
+
+/// Tells everyone of a group how it went.
+fn answer(waiters: &mut Vec<Written>) {
+    if planted(Bug::LoseWaiter) && waiters.len() > 1 {
+        std::mem::forget(waiters.pop());
+    }
+    for waiter in waiters.drain(..) {
+        // A caller that has gone away no longer wants its answer.
+        let _gone = waiter.waiter.send(Ok(waiter.range));
+    }
+}
+
+/// Events that a take acknowledges with `op`.
+fn acknowledged_by(op: &Op) -> u64 {
+    match op {
+        Op::Record(Record::Ack(ranges)) => ranges.iter().map(|r| seq_range(*r).count()).sum(),
+        _ => 0,
     }
 }
 

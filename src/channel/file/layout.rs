@@ -18,6 +18,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::env::disk::{DirLock, Disk, WriteBackend};
+use crate::planted::{Bug, planted};
 
 use super::options::OpenError;
 
@@ -166,7 +167,7 @@ pub(super) fn lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn DirLock>, Open
 /// INV-12: half of the old and half of the new log are no log.
 fn refuse_unfinished_adoption(disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
     for phase in [ADOPT_SWAP, ADOPT_MOVE] {
-        if read_text(disk, dir, phase)?.is_some() {
+        if read_text(disk, dir, phase)?.is_some() && !planted(Bug::HalfAdoptedOpens) {
             return Err(OpenError::Directory {
                 dir: dir.to_owned(),
                 reason: "`forebay wal adopt` was cut short here; run it again, it goes on where \
@@ -370,9 +371,14 @@ pub(super) fn write_text(
     let len = (text.len() as u64).next_multiple_of(MARKER_BYTES);
     let file = disk.create_zeroed(&new, len, WriteBackend::Pwrite)?;
     file.store_at(0, &[text.as_bytes()])?;
-    file.sync()?;
+    if !planted(Bug::NoSyncMarker) {
+        file.sync()?;
+    }
     remove_if_there(disk, &dir.join(name))?;
     disk.rename(&new, &dir.join(name))?;
+    if planted(Bug::NoDirSyncMarker) {
+        return Ok(());
+    }
     disk.sync_dir(dir)
 }
 

@@ -24,6 +24,7 @@ use wal_format::{
 
 use crate::env::clock::Clock;
 use crate::env::disk::DiskFile;
+use crate::planted::{Bug, planted};
 
 use super::prepare::Spare;
 use super::state::{Op, is_numbered};
@@ -93,7 +94,12 @@ impl Active {
 
     /// Bytes that frames may still take, with room kept for a watermark and the seal.
     pub(super) fn room(&self) -> usize {
-        (self.frames_end - self.tail).saturating_sub(SEAL_ROOM) as usize
+        let kept = if planted(Bug::NoSealRoom) {
+            0
+        } else {
+            SEAL_ROOM
+        };
+        (self.frames_end - self.tail).saturating_sub(kept) as usize
     }
 }
 
@@ -143,6 +149,9 @@ impl LogWriter {
             .iter()
             .flat_map(|e| e.frames.iter().map(|f| f.buffer.as_slice()))
             .collect();
+        if planted(Bug::SyncBeforeStore) {
+            self.active.file.sync()?;
+        }
         self.active
             .file
             .store_at(u64::from(self.active.tail), &pieces)?;
@@ -176,7 +185,7 @@ impl LogWriter {
                 count: frame.count,
                 control: self.next_control,
                 put_time_ms,
-                watermark: self.durable,
+                watermark: self.watermark(offset),
             };
             fill_header(
                 frame,
@@ -209,19 +218,45 @@ impl LogWriter {
         offset
     }
 
+    fn watermark(&self, written: u32) -> Lsn {
+        if planted(Bug::WatermarkStuck) {
+            return Lsn(0);
+        }
+        if planted(Bug::WatermarkTooFar) {
+            return Lsn::new(self.active.number, written);
+        }
+        self.durable
+    }
+
     /// Syncs the active segment and hands back what became durable. The caller applies it.
     ///
     /// # Errors
     /// The state of the medium is unknown: the log instance has ended (INV-4).
     pub(super) fn sync(&mut self) -> io::Result<Vec<Op>> {
         self.check_open()?;
-        self.ended = true;
-        self.active.file.sync()?;
+        self.ended = !planted(Bug::GoOnAfterError);
+        self.sync_file()?;
         self.ended = false;
+        Ok(self.counts_as_durable())
+    }
+
+    fn sync_file(&self) -> io::Result<()> {
+        if planted(Bug::NoSync) || planted(Bug::SyncBeforeStore) {
+            return Ok(());
+        }
+        match self.active.file.sync() {
+            Err(_) if planted(Bug::SwallowSyncError) => Ok(()),
+            Err(_) if planted(Bug::RetrySync) => self.active.file.sync(),
+            synced => synced,
+        }
+    }
+
+    /// What is written is on the medium; hands it back.
+    pub(super) fn counts_as_durable(&mut self) -> Vec<Op> {
         self.durable = self.active.lsn();
         self.unsynced_bytes = 0;
         self.position_growth = 0;
-        Ok(std::mem::take(&mut self.unsynced))
+        std::mem::take(&mut self.unsynced)
     }
 
     /// Writes the seal behind everything in the active segment; the caller syncs.

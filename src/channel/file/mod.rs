@@ -61,6 +61,7 @@ use super::{
 };
 use crate::env::disk::{DirLock, Disk};
 use crate::event::{Seq, SeqRange};
+use crate::planted::{Bug, planted};
 
 /// Counters since open.
 #[derive(Debug, Default)]
@@ -302,7 +303,7 @@ impl FileChannel {
         } else {
             Ok(())
         };
-        writer.ended = true;
+        writer.ended = !planted(Bug::WritesBehindSeal);
         sealed
             .err()
             .inspect(|error| self.core.poison(&error.to_string()))
@@ -422,12 +423,16 @@ impl Channel for FileChannel {
             first: range.first.0,
             last: range.last.0,
         }]);
-        self.core.write_record(record, None).await?;
-        self.core.acknowledged(range.count());
-        Ok(())
+        if planted(Bug::AckUnwritten) {
+            return Ok(());
+        }
+        self.core.write_record(record, None).await
     }
 
     fn release_lease(&self, lease: LeaseId) {
+        if planted(Bug::ReleaseForgets) {
+            return;
+        }
         self.core.queue().release(lease);
         unpoisoned(&self.core.windows).remove(&lease);
         self.core.ready.raise();

@@ -13,7 +13,7 @@ use super::layout::{self, Found, Listing};
 use super::log::{Active, Entry, EntryOp, LogWriter};
 use super::options::SPARES_RESERVED;
 use super::ownership::{self, Ownership};
-use super::prepare::{PoolState, Preparer, Spare, SparePool, random_u64};
+use super::prepare::{PoolState, Preparer, Spare, SparePool};
 use super::recovery::{self, Damage, Recovered, Suspect, TornTail};
 use super::segment::{Segment, SegmentTable, read_header};
 use super::state::{LogState, Op};
@@ -22,7 +22,9 @@ use crate::channel::journal::Incarnation;
 use crate::channel::queue::Queue;
 use crate::env::clock::Clock;
 use crate::env::disk::{DirLock, Disk, WriteBackend};
+use crate::env::random;
 use crate::event::{Seq, SeqRange};
+use crate::planted::{Bug, planted};
 
 /// How many prepared segments are tried when the first group of an open cannot be written.
 const ATTEMPTS: usize = 4;
@@ -123,7 +125,7 @@ pub(super) fn open_core(
 
 fn fresh_id() -> std::io::Result<[u8; 16]> {
     let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(|e| std::io::Error::other(e.to_string()))?;
+    random::fill(&mut id)?;
     Ok(id)
 }
 
@@ -251,10 +253,9 @@ impl Opening<'_> {
     ) -> Result<Core, OpenError> {
         let dir = &self.options.data_dirs[0].clone();
         let ownership = self.ownership(dir)?;
-        let state = &mut self.recovered.state;
-        let number = state.incarnation + 1;
-        state.incarnation = number;
-        let nonce = random_u64().map_err(|e| OpenError::io("get random bytes", dir, e))?;
+        let number = self.recovered.last_incarnation() + 1;
+        self.recovered.state.incarnation = number;
+        let nonce = random::u64().map_err(|e| OpenError::io("get random bytes", dir, e))?;
         let open = Open {
             incarnation: number,
             nonce,
@@ -367,7 +368,9 @@ impl Opening<'_> {
         let mut entries = vec![Entry::record(Record::Snapshot(Box::new(
             state.to_snapshot(references),
         )))];
-        entries.extend(copies(&recovered.suspects)?);
+        if !planted(Bug::TailNotCopied) {
+            entries.extend(copies(&recovered.suspects)?);
+        }
         entries.push(Entry::record(Record::Incarnation(open.clone())));
         let mut writer = LogWriter {
             active: Active::of(&spare),
@@ -389,7 +392,11 @@ impl Opening<'_> {
             )));
         }
         writer.write_group(&mut entries)?;
-        for op in writer.sync()? {
+        let believed = match planted(Bug::NoSyncAtOpen) {
+            true => writer.counts_as_durable(),
+            false => writer.sync()?,
+        };
+        for op in believed {
             state.apply(op);
         }
         // Not synced: all it has to tell the next start is that the sync above returned.
@@ -404,6 +411,10 @@ impl Opening<'_> {
         let Some((found, nonzero_end)) = &self.recovered.cut else {
             return;
         };
+        let nonzero_end = match planted(Bug::CutAtProof) {
+            true => &self.recovered.proven.offset(),
+            false => nonzero_end,
+        };
         let len = u64::from(*nonzero_end).next_multiple_of(4096);
         // On a full disk another process might take what is cut off: the segment goes as a whole,
         // when it is dead, and the reserve gets its room.
@@ -413,7 +424,12 @@ impl Opening<'_> {
         let cut = self
             .disk
             .open(&found.path, true, WriteBackend::Pwrite)
-            .and_then(|file| file.truncate(len));
+            .and_then(|file| {
+                if planted(Bug::WriteIntoOld) {
+                    file.store_at(u64::from(*nonzero_end) - 8, &[&[0; 8]])?;
+                }
+                file.truncate(len)
+            });
         match cut {
             Ok(()) => {
                 let old = self
@@ -485,6 +501,7 @@ pub(super) fn queue_of(state: &LogState, capacity: u64) -> Queue {
     let sealed: Vec<SeqRange> = state
         .epochs
         .values()
+        .filter(|_| !planted(Bug::SealedComeBack))
         .filter_map(|e| SeqRange::new(Seq(e.range.first), Seq(e.range.last)))
         .collect();
     Queue::new(

@@ -26,6 +26,7 @@ use crate::channel::ChannelError;
 use crate::channel::journal::{Incarnation, Opening, Refusal};
 use crate::env::disk::Disk;
 use crate::event::{Seq, SeqRange};
+use crate::planted::{Bug, planted};
 
 /// What is known at an open.
 #[derive(Debug)]
@@ -62,8 +63,8 @@ impl Ownership {
     /// owner, no directory counts as its own: a second start in the new place waits as well.
     pub(super) fn recorded_identity(&self) -> Identity {
         match self.unconfirmed.load(Ordering::Acquire) {
-            true => Identity::default(),
-            false => self.identity,
+            true if !planted(Bug::CopyIsOwner) => Identity::default(),
+            _ => self.identity,
         }
     }
 
@@ -120,7 +121,10 @@ impl Core {
         if refusal.is_some() {
             let dir = &self.options.data_dirs[0];
             layout::remove_if_there(self.disk.as_ref(), &dir.join(REFUSED))
-                .and_then(|()| self.disk.sync_dir(dir))
+                .and_then(|()| match planted(Bug::NoDirSyncOwned) {
+                    true => Ok(()),
+                    false => self.disk.sync_dir(dir),
+                })
                 .map_err(|e| self.refused(format!("{}: {e}", dir.join(REFUSED).display())))?;
             *refusal = None;
         }
@@ -130,7 +134,9 @@ impl Core {
     /// A store has refused this log.
     pub(super) fn refuse(&self, mut new: Refusal) -> Result<(), ChannelError> {
         let mut refusal = self.recorded_refusal();
-        if let Some(old) = &*refusal {
+        if let Some(old) = &*refusal
+            && !planted(Bug::RefusalMovesUp)
+        {
             new.first = new.first.min(old.first);
             if *old == new {
                 return Ok(());

@@ -10,6 +10,8 @@ use wal_format::{SEGMENT_HEADER_BYTES, SegmentHeader};
 
 use crate::env::clock::Clock;
 use crate::env::disk::{Disk, DiskFile, WriteBackend};
+use crate::env::random;
+use crate::planted::{Bug, planted};
 
 use super::layout;
 use super::options::{SPARES_AHEAD, SPARES_RESERVED};
@@ -117,7 +119,7 @@ impl Preparer {
         let dir = number as usize % self.dirs.len();
         let new = self.dirs[dir].join(format!("{}.new", layout::spare_name(number)));
         let path = self.dirs[dir].join(layout::spare_name(number));
-        let salt = random_u64()?;
+        let salt = random::u64()?;
         let header = SegmentHeader {
             incompatible: 0,
             compatible: 0,
@@ -137,8 +139,13 @@ impl Preparer {
         let finish = || {
             file.store_at(0, &[&header])?;
             file.store_at(u64::from(self.size - SEGMENT_HEADER_BYTES), &[&header])?;
-            file.sync()?;
+            if !planted(Bug::NoSyncSpare) {
+                file.sync()?;
+            }
             self.disk.rename(&new, &path)?;
+            if planted(Bug::NoDirSyncSpare) {
+                return Ok(());
+            }
             self.disk.sync_dir(&self.dirs[dir])
         };
         if let Err(error) = finish() {
@@ -162,12 +169,9 @@ impl Preparer {
         let path = self.dirs[spare.dir].join(layout::segment_name(spare.number));
         self.disk.rename(&spare.path, &path)?;
         spare.path = path;
+        if planted(Bug::NoDirSyncSegment) {
+            return Ok(());
+        }
         self.disk.sync_dir(&self.dirs[spare.dir])
     }
-}
-
-pub(super) fn random_u64() -> std::io::Result<u64> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|e| std::io::Error::other(e.to_string()))?;
-    Ok(u64::from_le_bytes(bytes))
 }

@@ -17,6 +17,7 @@ use super::segment::{Segment, open_cold};
 use crate::channel::{ChannelError, TakenBatch, TakenEvent, queue::ReadHint};
 use crate::env::disk::DiskFile;
 use crate::event::{Event, Headers, Seq, SeqRange};
+use crate::planted::{Bug, planted};
 
 /// Bytes read at once from a cold segment.
 const WINDOW_BYTES: usize = 256 << 10;
@@ -275,7 +276,8 @@ impl Reading<'_> {
             return Ok(None);
         };
         let body = bytes.slice(FRAME_HEADER_BYTES..whole);
-        Ok(header.check_body(&body).is_ok().then_some((header, body)))
+        let right = header.check_body(&body).is_ok() || planted(Bug::NoSumsAtTake);
+        Ok(right.then_some((header, body)))
     }
 
     /// `len` bytes at `offset`, from the window or by moving it; `None` where they lie beyond
@@ -356,6 +358,9 @@ impl Reading<'_> {
     }
 
     fn lost(&mut self, first: u64, last: u64) {
+        if planted(Bug::ReaderHoleSilent) {
+            return;
+        }
         let Some(range) = SeqRange::new(Seq(first), Seq(last)) else {
             return;
         };
@@ -448,6 +453,11 @@ impl ReadAt for Salvage<'_> {
         if self.0.read_at(u64::from(offset), buf).is_ok() {
             return Ok(());
         }
+        let unreadable = if planted(Bug::UnreadableAsZeros) {
+            0
+        } else {
+            0xff
+        };
         for (index, sector) in buf.chunks_mut(SECTOR).enumerate() {
             let at = u64::from(offset) + (index * SECTOR) as u64;
             if at + sector.len() as u64 > self.0.len() {
@@ -455,10 +465,10 @@ impl ReadAt for Salvage<'_> {
                 let have = usize::try_from(self.0.len().saturating_sub(at)).unwrap_or(0);
                 sector[have..].fill(0);
                 if self.0.read_at(at, &mut sector[..have]).is_err() {
-                    sector[..have].fill(0xff);
+                    sector[..have].fill(unreadable);
                 }
             } else if self.0.read_at(at, sector).is_err() {
-                sector.fill(0xff);
+                sector.fill(unreadable);
             }
         }
         Ok(())

@@ -14,6 +14,7 @@ use super::prepare::Spare;
 use super::segment::Segment;
 use crate::channel::ChannelError;
 use crate::event::SeqRange;
+use crate::planted::{Bug, planted};
 use wal_format::Record;
 
 impl Core {
@@ -69,7 +70,9 @@ impl Core {
         for index in 0..count {
             let end = table.end_sequence(index, state.next_sequence);
             let segment = &mut table.segments[index];
-            if state.is_dead(segment.first_sequence, end, space_needed) {
+            let dead = state.is_dead(segment.first_sequence, end, space_needed)
+                || planted(Bug::LiveCountsAsDead);
+            if dead {
                 segment.covered = segment.covered.saturating_add(1);
                 segment.dead_since.get_or_insert(now);
             }
@@ -129,6 +132,9 @@ impl Core {
             }
         }
         for dir in &self.options.data_dirs {
+            if planted(Bug::NoDirSyncRemoval) {
+                break;
+            }
             if let Err(error) = self.disk.sync_dir(dir) {
                 tracing::warn!(dir = %dir.display(), "cannot sync directory: {error}");
             }
@@ -145,7 +151,9 @@ impl Core {
         for index in 0..count {
             let end = table.end_sequence(index, state.next_sequence);
             let segment = &table.segments[index];
-            if segment.covered >= 2 && state.is_dead(segment.first_sequence, end, short) {
+            let dead =
+                state.is_dead(segment.first_sequence, end, short) || planted(Bug::LiveCountsAsDead);
+            if segment.covered >= snapshots_needed() && dead {
                 deletable.push(index);
             }
         }
@@ -288,5 +296,14 @@ impl Core {
             channel: self.name.clone(),
             reason,
         }
+    }
+}
+
+/// Snapshots of later segments that have to cover a segment before it goes (INV-7).
+fn snapshots_needed() -> u8 {
+    match () {
+        () if planted(Bug::NoSnapshotNeeded) => 0,
+        () if planted(Bug::OneSnapshotEnough) => 1,
+        () => 2,
     }
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use wal_format::{Epoch, Identity, Open, Producer, Range, Record, Routes, SegmentRef, Snapshot};
 
 use super::range_set::RangeSet;
+use crate::planted::{self, Bug, planted};
 
 /// One written operation, kept in memory until its sync has returned.
 #[derive(Debug)]
@@ -112,7 +113,7 @@ impl LogState {
                 .map(|(first, last)| Range { first, last })
                 .collect()
         };
-        Snapshot {
+        let mut snapshot = Snapshot {
             acked_below: self.cursor,
             acked: ranges(&self.acked),
             lost: ranges(&self.lost),
@@ -131,7 +132,9 @@ impl LogState {
             epochs: self.epochs.values().cloned().collect(),
             segments,
             control_lost: self.control_lost,
-        }
+        };
+        planted::leave_out(&mut snapshot);
+        snapshot
     }
 
     pub(super) fn apply(&mut self, op: Op) {
@@ -154,7 +157,7 @@ impl LogState {
         }
     }
 
-    fn set_position(&mut self, key: Vec<u8>, value: Vec<u8>) {
+    pub(super) fn set_position(&mut self, key: Vec<u8>, value: Vec<u8>) {
         if let Some(old) = self.positions.remove(&key) {
             self.position_bytes -= position_bytes(&key, &old);
         }
@@ -193,7 +196,9 @@ impl LogState {
                 self.epochs.insert(epoch.epoch, epoch);
             }
             Record::Done { epoch } => {
-                if let Some(done) = self.epochs.remove(&epoch) {
+                if let Some(done) = self.epochs.remove(&epoch)
+                    && !planted(Bug::DoneForgets)
+                {
                     self.acknowledge(done.range.first, done.range.last);
                 }
             }

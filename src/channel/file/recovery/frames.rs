@@ -4,6 +4,7 @@ use wal_format::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, PutBody, Record};
 
 use super::Suspect;
 use crate::channel::file::state::{LogState, Op, is_numbered};
+use crate::planted::{Bug, planted};
 
 /// What of the suspects has to be copied: whole transactions in sequence, without repeats (an
 /// earlier open may have copied them already) and without records that only prove or describe.
@@ -13,10 +14,12 @@ pub(super) fn whole_transactions(suspects: Vec<Suspect>, state: &LogState) -> Ve
     for suspect in suspects {
         let header = &suspect.header;
         if header.kind == FrameKind::Put {
-            if header.sequence < sequence {
+            if header.sequence < sequence && !planted(Bug::NoRepeatCheck) {
                 continue;
             }
-            if header.sequence != sequence || header.control != control {
+            let gap = header.sequence != sequence && !planted(Bug::NoSequenceCheck);
+            let control_gap = header.control != control && !planted(Bug::NoControlCheck);
+            if gap || control_gap {
                 break;
             }
             sequence += u64::from(header.count);
@@ -30,11 +33,15 @@ pub(super) fn whole_transactions(suspects: Vec<Suspect>, state: &LogState) -> Ve
         if !is_numbered_kind(header.kind) || header.control < control {
             continue;
         }
-        if header.control > control || !open.is_empty() {
+        let gap = header.control > control && !planted(Bug::NoControlCheck);
+        if gap || !open.is_empty() {
             break;
         }
         control += 1;
         whole.push(suspect);
+    }
+    if planted(Bug::HalfTransactions) {
+        whole.append(&mut open);
     }
     whole
 }
@@ -49,11 +56,13 @@ fn is_numbered_kind(kind: FrameKind) -> bool {
 /// Numbers are dense: those missing in front of a frame were lost to damage, and stay given.
 pub(super) fn pass_hole(state: &mut LogState, header: &FrameHeader) {
     if header.control > state.next_control {
-        state.control_lost = true;
+        state.control_lost |= !planted(Bug::ControlHoleSilent);
         state.next_control = header.control;
     }
     if header.sequence > state.next_sequence {
-        state.lost.insert(state.next_sequence, header.sequence - 1);
+        if !planted(Bug::HoleSilent) {
+            state.lost.insert(state.next_sequence, header.sequence - 1);
+        }
         state.next_sequence = header.sequence;
     }
 }
@@ -106,3 +115,7 @@ pub(in crate::channel::file) fn rebuild(frame: &Suspect) -> wal_format::EncodedP
         count: frame.header.count,
     }
 }
+
+#[cfg(test)]
+#[path = "frames_tests.rs"]
+mod tests;

@@ -2,7 +2,7 @@
 
 use wal_format::{FrameError, FrameKind, Lsn, Record, SEGMENT_HEADER_BYTES, SegmentRef, Step};
 
-use super::base::Base;
+use super::base::{Base, incarnation_of};
 use super::frames::{apply, pass_hole, whole_transactions};
 use super::scanned::{File, for_each_frame, step};
 use super::{Damage, Recovered, Suspect, TornTail};
@@ -10,6 +10,7 @@ use crate::channel::file::layout::Found;
 use crate::channel::file::options::OpenError;
 use crate::channel::file::segment::Segment;
 use crate::channel::file::state::LogState;
+use crate::planted::{Bug, planted};
 
 /// Applies frames in order, the unproven ones held back.
 pub(super) struct Replay {
@@ -111,7 +112,7 @@ impl Replay {
                     why,
                     resume,
                 } => {
-                    let go_on = resume.is_some();
+                    let go_on = resume.is_some() && !planted(Bug::CutAtFirstBad);
                     self.bad(file, offset, &why, resume);
                     if !go_on {
                         return Ok(end);
@@ -148,6 +149,11 @@ impl Replay {
 
     fn frame(&mut self, frame: Suspect, file: &File) -> Result<(), OpenError> {
         self.proven = self.proven.max(frame.header.watermark);
+        if planted(Bug::BelieveSuspects) {
+            self.suspects.push(frame);
+            self.proven = self.suspects.last().map_or(self.proven, |s| s.end);
+            return self.promote(file);
+        }
         self.promote(file)?;
         self.suspects.push(frame);
         Ok(())
@@ -167,9 +173,14 @@ impl Replay {
     }
 
     pub(super) fn finish(mut self, files: &[File], older: &[Found], base: &Base) -> Recovered {
-        if let Some(first) = self.suspects.first() {
+        if let Some(first) = self.suspects.first()
+            && !planted(Bug::NoHoleBeforeTail)
+        {
             // Whatever is missing in front of the first suspect lay below the proof.
             pass_hole(&mut self.state, &first.header);
+        }
+        if planted(Bug::SequenceAgain) && self.next_expected() == self.state.cursor {
+            (self.state.next_sequence, self.state.cursor) = (1, 1);
         }
         let mut segments = Vec::new();
         let mut leftovers = Vec::new();
@@ -256,6 +267,9 @@ fn old_segment(found: &Found, reference: &SegmentRef) -> Segment {
 /// The highest watermark of any valid frame behind the base segment.
 fn known_durable(files: &[File]) -> Lsn {
     let mut known = Lsn(0);
+    if planted(Bug::RotAsTorn) {
+        return known;
+    }
     for file in files.iter().skip(1) {
         for_each_frame(file, |header, _| known = known.max(header.watermark));
     }
@@ -263,20 +277,30 @@ fn known_durable(files: &[File]) -> Lsn {
 }
 
 /// Where later opens have said that the log before them ends; segments between the one they name
-/// and their own hold nothing that they believed.
+/// and their own hold nothing that they believed. Records of earlier opens that were copied with
+/// the tail say nothing: the segments before the copy are not those before that open.
 fn ends_by_later_openings(files: &[File]) -> Vec<(u32, u32)> {
     let mut ends = Vec::new();
+    if planted(Bug::NoKnownEnds) {
+        return ends;
+    }
     for file in files.iter().skip(1) {
+        let mut opens: Vec<(u32, SegmentRef)> = Vec::new();
         for_each_frame(file, |header, body| {
             if header.kind == FrameKind::Incarnation
                 && let Ok(Record::Incarnation(open)) = Record::decode(header.kind, body)
                 && let Some(previous) = open.previous
             {
-                ends.push((previous.segment, previous.end));
-                let skipped = previous.segment.saturating_add(1)..file.found.number;
-                ends.extend(skipped.map(|number| (number, SEGMENT_HEADER_BYTES)));
+                opens.push((open.incarnation, previous));
             }
         });
+        let own = incarnation_of(file).or_else(|| opens.iter().map(|(number, _)| *number).max());
+        let own_only = !planted(Bug::CopiedEndBelieved);
+        for (_, previous) in opens.iter().filter(|o| Some(o.0) == own || !own_only) {
+            ends.push((previous.segment, previous.end));
+            let skipped = previous.segment.saturating_add(1)..file.found.number;
+            ends.extend(skipped.map(|number| (number, SEGMENT_HEADER_BYTES)));
+        }
     }
     ends
 }

@@ -157,7 +157,15 @@ fn an_adoption_that_was_cut_short_at_any_step_ends_the_same_when_it_is_given_aga
             break;
         }
         steps += 1;
-        for found in [disk.kill(), disk.crash(cut), disk.crash(cut + 1000)] {
+        // While files are moved their names are all there is: more ways to lose some.
+        let is_moving = |p: &PathBuf| p.ends_with("adopt.swap") || p.ends_with("adopt.move");
+        let seeds = if disk.files().iter().any(is_moving) {
+            12
+        } else {
+            2
+        };
+        let crashes = (0..seeds).map(|n| disk.crash(cut + 1000 * n));
+        for found in std::iter::once(disk.kill()).chain(crashes) {
             let context = format!("step {cut}");
             match try_open(&found.kill()) {
                 Ok(channel) if channel.journal().channel_id() == old => {}

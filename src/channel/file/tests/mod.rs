@@ -18,6 +18,7 @@ mod adopt;
 mod crash;
 mod findings;
 mod ownership;
+mod planted;
 mod review;
 
 const SEGMENT: u64 = 1 << 20;

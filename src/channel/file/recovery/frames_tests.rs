@@ -1,0 +1,222 @@
+//! Which of the unproven frames are copied, and what a proven one changes, case by case: most of
+//! these tails no crash of our own writer leaves, but damage can.
+
+use wal_format::{Lsn, PutEncoder, Range};
+
+use super::*;
+use crate::channel::file::range_set::RangeSet;
+
+fn put(sequence: u64, count: u32, control: u64, (first, last): (bool, bool)) -> Suspect {
+    let mut encoder = PutEncoder::with_capacity(100);
+    for n in 0..count {
+        encoder.event(std::iter::empty(), format!("event {n}").as_bytes(), None);
+    }
+    encoder.position(
+        b"key",
+        format!("{}", sequence + u64::from(count)).as_bytes(),
+    );
+    let frame = encoder.finish();
+    let body = frame.buffer[FRAME_HEADER_BYTES..][..frame.body_len as usize].to_vec();
+    suspect(
+        FrameKind::Put,
+        sequence,
+        count,
+        control,
+        (first, last),
+        body,
+    )
+}
+
+fn record(record: &Record, sequence: u64, control: u64) -> Suspect {
+    let body = record.encode();
+    suspect(record.kind(), sequence, 0, control, (true, true), body)
+}
+
+fn suspect(
+    kind: FrameKind,
+    sequence: u64,
+    count: u32,
+    control: u64,
+    (first_of_transaction, last_of_transaction): (bool, bool),
+    body: Vec<u8>,
+) -> Suspect {
+    let header = FrameHeader {
+        kind,
+        first_of_transaction,
+        last_of_transaction,
+        compression_id: 0,
+        body_len: u32::try_from(body.len()).unwrap(),
+        body_crc: 0,
+        sequence,
+        count,
+        control,
+        put_time_ms: 0,
+        watermark: Lsn(0),
+    };
+    Suspect {
+        header,
+        body,
+        end: Lsn(0),
+    }
+}
+
+const WHOLE: (bool, bool) = (true, true);
+
+fn ack(sequence: u64, control: u64) -> Suspect {
+    let range = Range { first: 1, last: 1 };
+    record(&Record::Ack(vec![range]), sequence, control)
+}
+
+/// At sequence number 5 and control number 3.
+fn state() -> LogState {
+    LogState {
+        next_sequence: 5,
+        next_control: 3,
+        ..LogState::fresh()
+    }
+}
+
+/// Sequence and control number of what is copied.
+fn copied(suspects: Vec<Suspect>) -> Vec<(FrameKind, u64, u64)> {
+    let whole = whole_transactions(suspects, &state());
+    let number = |s: &Suspect| (s.header.kind, s.header.sequence, s.header.control);
+    whole.iter().map(number).collect()
+}
+
+#[test]
+fn a_tail_without_gaps_is_copied_whole_and_in_order() {
+    let tail = vec![
+        put(5, 2, 3, WHOLE),
+        ack(7, 3),
+        put(7, 1, 4, (true, false)),
+        put(8, 1, 4, (false, true)),
+    ];
+    let expected = [
+        (FrameKind::Put, 5, 3),
+        (FrameKind::Ack, 7, 3),
+        (FrameKind::Put, 7, 4),
+        (FrameKind::Put, 8, 4),
+    ];
+    assert_eq!(copied(tail), expected);
+}
+
+#[test]
+fn what_has_been_copied_before_is_left_out_and_what_follows_it_is_not() {
+    let tail = vec![
+        put(3, 2, 3, WHOLE),
+        ack(5, 2),
+        put(5, 1, 3, WHOLE),
+        put(5, 1, 3, WHOLE),
+        ack(6, 3),
+        ack(6, 3),
+        put(6, 1, 4, WHOLE),
+    ];
+    let expected = [
+        (FrameKind::Put, 5, 3),
+        (FrameKind::Ack, 6, 3),
+        (FrameKind::Put, 6, 4),
+    ];
+    assert_eq!(copied(tail), expected);
+}
+
+#[test]
+fn a_gap_of_sequence_numbers_ends_the_tail() {
+    let tail = vec![put(5, 1, 3, WHOLE), put(7, 1, 3, WHOLE), ack(8, 3)];
+    assert_eq!(copied(tail), [(FrameKind::Put, 5, 3)]);
+}
+
+#[test]
+fn a_gap_of_control_numbers_ends_the_tail() {
+    let events = vec![put(5, 1, 3, WHOLE), put(6, 1, 4, WHOLE)];
+    assert_eq!(copied(events), [(FrameKind::Put, 5, 3)]);
+    let records = vec![put(5, 1, 3, WHOLE), ack(6, 4), put(6, 1, 5, WHOLE)];
+    assert_eq!(copied(records), [(FrameKind::Put, 5, 3)]);
+}
+
+#[test]
+fn a_transaction_that_was_cut_short_is_not_copied_nor_what_stands_behind_it() {
+    let end = vec![put(5, 1, 3, WHOLE), put(6, 1, 3, (true, false))];
+    assert_eq!(copied(end), [(FrameKind::Put, 5, 3)]);
+    let middle = vec![
+        put(5, 1, 3, (true, false)),
+        ack(6, 3),
+        put(6, 1, 4, (false, true)),
+    ];
+    assert_eq!(copied(middle), []);
+}
+
+#[test]
+fn records_that_only_prove_or_describe_are_not_copied_and_cost_no_number() {
+    let seal = Record::SegmentSeal {
+        frames: 1,
+        next_sequence: 5,
+    };
+    let tail = vec![
+        record(&Record::Watermark, 5, 3),
+        record(&seal, 5, 3),
+        ack(5, 3),
+    ];
+    assert_eq!(copied(tail), [(FrameKind::Ack, 5, 3)]);
+}
+
+#[test]
+fn a_hole_is_passed_with_its_events_lost_by_name() {
+    let mut state = state();
+    pass_hole(&mut state, &put(5, 1, 3, WHOLE).header);
+    assert_eq!(state, self::state(), "no hole");
+    pass_hole(&mut state, &put(9, 1, 3, WHOLE).header);
+    let mut lost = RangeSet::default();
+    lost.insert(5, 8);
+    assert_eq!((state.next_sequence, &state.lost), (9, &lost));
+    assert!(!state.control_lost, "only events are missing");
+    pass_hole(&mut state, &ack(9, 4).header);
+    assert!(state.control_lost);
+    assert_eq!((state.next_sequence, state.next_control), (9, 4));
+}
+
+#[test]
+fn a_proven_frame_changes_the_state_once() {
+    let mut state = state();
+    let frames = [
+        put(5, 2, 3, WHOLE),
+        put(5, 2, 3, WHOLE),
+        ack(7, 3),
+        ack(7, 3),
+        record(&Record::Fence { through: 4 }, 7, 4),
+        record(&Record::Watermark, 7, 5),
+    ];
+    for frame in &frames {
+        apply(&mut state, frame).unwrap();
+    }
+    assert_eq!((state.next_sequence, state.next_control), (7, 5));
+    assert_eq!((state.cursor, state.fenced_through), (2, 4));
+    assert_eq!(state.positions.get(b"key".as_slice()), Some(&b"7".to_vec()));
+    assert!(!state.control_lost);
+    let older = record(&Record::Fence { through: 9 }, 7, 4);
+    apply(&mut state, &older).unwrap();
+    assert_eq!(state.fenced_through, 4, "it was there before");
+}
+
+#[test]
+fn a_frame_whose_body_is_not_what_its_kind_says_is_refused() {
+    let mut bad = ack(5, 3);
+    bad.body = vec![0xff; 3];
+    assert!(apply(&mut state(), &bad).is_err());
+    let mut bad = put(5, 2, 3, WHOLE);
+    bad.body = vec![0xff; 3];
+    assert!(apply(&mut state(), &bad).is_err());
+}
+
+#[test]
+fn a_frame_is_written_again_with_the_body_and_the_numbers_it_had() {
+    let frame = put(5, 2, 3, WHOLE);
+    let again = rebuild(&frame);
+    let header = [0; FRAME_HEADER_BYTES];
+    assert_eq!(again.buffer[..FRAME_HEADER_BYTES], header);
+    assert_eq!(again.buffer.len() % 8, 0);
+    let (body, padding) = again.buffer[FRAME_HEADER_BYTES..].split_at(frame.body.len());
+    assert_eq!(body, frame.body);
+    assert!(padding.len() < 8 && padding.iter().all(|b| *b == 0));
+    let numbers = (again.body_len, again.body_crc, again.count);
+    assert_eq!(numbers, (frame.header.body_len, frame.header.body_crc, 2));
+}

@@ -1,0 +1,183 @@
+#!/usr/bin/env bash
+# Plants every bug of src/planted.rs and wal-format/src/planted.rs, one after the other, runs the
+# suite against it and prints who caught it, after how much. Ends with 1 if a bug escapes, or if the
+# suite finds something without any bug.
+#
+#   planted-bugs.sh            every bug against the crash model and against the tests
+#   planted-bugs.sh --short    every bug against the one test that caught it in the last long run
+#                              (docs/PLANTED.md), and that test without a bug
+#   planted-bugs.sh --write    as the long form, and writes docs/PLANTED.md anew
+#   planted-bugs.sh no-sync watermark-stuck     only these
+#
+# CRASHES (default 20000) is how many crashes the model gets for a bug, LIMIT (default 300) how many
+# seconds the tests get. Who does not come back in time has noticed as well: it is told as a hang.
+set -uo pipefail
+cd "$(dirname "$0")/../.." || exit 1
+table=docs/PLANTED.md
+crashes=${CRASHES:-20000}
+limit=${LIMIT:-300}
+work=$(mktemp -d)
+ended=0
+trap 'rm -rf "$work"' EXIT
+
+short='' write='' only=()
+for word in "$@"; do
+    case $word in
+        --short) short=1 ;;
+        --write) write=1 ;;
+        --*) sed -n '2,15s/^# \{0,1\}//p' "$0" && exit 2 ;;
+        *) only+=("$word") ;;
+    esac
+done
+
+# built ARGUMENTS: builds and prints the path of the one executable.
+built() {
+    cargo "$@" --locked --message-format json-render-diagnostics |
+        sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
+}
+
+# watched SECONDS COMMAND: runs it until it ends, says FAILED, or time is up; its output is in
+# $work/log. Returns 0 if it ended well.
+watched() {
+    local seconds=$1 begun=$SECONDS
+    shift
+    RUST_BACKTRACE=0 "$@" >"$work/log" 2>&1 &
+    local pid=$!
+    while kill -0 "$pid" 2>/dev/null; do
+        if grep -q '^test .* FAILED$' "$work/log"; then
+            kill -9 "$pid" 2>/dev/null
+        elif [ $((SECONDS - begun)) -ge "$seconds" ]; then
+            echo "hang" >>"$work/log"
+            kill -9 "$pid" 2>/dev/null
+        fi
+        sleep 0.1
+    done
+    wait "$pid" 2>/dev/null
+    ended=$?
+    return "$ended"
+}
+
+# What the tests said: the name of the first that failed, hung or aborted; nothing if all passed.
+catcher() {
+    local name
+    name=$(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$work/log" | head -n 1)
+    if [ -z "$name" ] && grep -q '^hang$' "$work/log"; then
+        name=$(sed -n 's/^test \(.*\) has been running.*/\1/p' "$work/log" | head -n 1)
+        name="${name:-?} (hang)"
+    fi
+    if [ -z "$name" ] && [ "$ended" -ne 0 ]; then
+        name=$(sed -n 's/^test \(.*\) \.\.\. .*/\1/p' "$work/log" | tail -n 1)
+        name="${name:-?} (abort)"
+    fi
+    echo "${name#channel::file::tests::}"
+}
+
+# tests_against BUG: the catcher, by the test of the table first.
+tests_against() {
+    local known
+    known=$(recorded "$1")
+    if [ -n "$known" ]; then
+        one_test "$1" "$known" && [ -n "$short" ] && return
+        [ -n "$(catcher)" ] && { catcher; return; }
+        [ -n "$short" ] && return
+    fi
+    FOREBAY_PLANTED=$1 watched 60 "$format"
+    [ -n "$(catcher)" ] && { catcher; return; }
+    FOREBAY_PLANTED=$1 watched "$limit" "$channel" channel::file --test-threads 2
+    catcher
+}
+
+# one_test BUG NAME: a single test, of the channel or of the format.
+one_test() {
+    local name=${2% (*)} seconds=60
+    [ "$name" = "$2" ] || seconds=20
+    case $name in
+        channel::*) FOREBAY_PLANTED=$1 watched "$seconds" "$channel" "$name" --exact ;;
+        *::tests::*) FOREBAY_PLANTED=$1 watched "$seconds" "$format" "$name" --exact ;;
+        *) FOREBAY_PLANTED=$1 watched "$seconds" "$channel" "channel::file::tests::$name" --exact ;;
+    esac
+}
+
+# The test in the row of a bug.
+recorded() { sed -n "s/^| \`$1\` |.*| \`\([^|\`]*\)\` *|[^|]*|\$/\1/p" "$table" 2>/dev/null; }
+
+# model_against BUG: "promise, after N crashes"; nothing if all held.
+model_against() {
+    FOREBAY_PLANTED=$1 timeout -k 1 "$limit" "$model" --crashes "$crashes" --jobs 1 >"$work/model" 2>&1
+    local status=$? after
+    after=$(sed -n 's/^\([0-9]*\) crashes (.*/\1/p' "$work/model")
+    case $status in
+        0) ;;
+        124 | 137) echo "hang" ;;
+        *) echo "$(sed -n 's/^seed [0-9]*: *//p' "$work/model" | head -n 1 | cut -c 1-70), after ${after:-0}" ;;
+    esac
+}
+
+echo "building ..."
+channel=$(built test --lib --no-run --features planted)
+format=$(built test -p wal-format --lib --no-run --features planted)
+model=''
+[ -n "$short" ] || model=$(built build --profile sim --bin crash-model --features planted)
+if [ -z "$channel" ] || [ -z "$format" ] || { [ -z "$short" ] && [ -z "$model" ]; }; then
+    echo "planted-bugs: the build failed"
+    exit 1
+fi
+"$channel" planted::tests --nocapture | sed -n 's/^bug //p' >"$work/bugs"
+if [ ${#only[@]} -gt 0 ]; then
+    for name in "${only[@]}"; do grep "^$name " "$work/bugs" || { echo "no bug $name"; exit 2; }; done >"$work/some"
+    mv "$work/some" "$work/bugs"
+fi
+[ -s "$work/bugs" ] || { echo "planted-bugs: no bugs listed"; exit 1; }
+echo "$(wc -l <"$work/bugs") bugs after $SECONDS s"
+
+# Control: without a bug nothing may be found.
+control() {
+    if [ -n "$short" ]; then
+        local name
+        while read -r name; do
+            one_test '' "$name" || { echo "control: $name fails without a bug"; sed -n 1,40p "$work/log"; return 1; }
+        done < <(while read -r bug _; do recorded "$bug"; done <"$work/bugs" | sort -u)
+        return 0
+    fi
+    local test
+    for test in "$format" "$channel channel::file"; do
+        # shellcheck disable=SC2086
+        watched 1800 $test || { echo "control: $(catcher) fails without a bug"; cat "$work/log"; return 1; }
+    done
+    local found
+    found=$(model_against '')
+    [ -z "$found" ] || { echo "control: the model finds something without a bug: $found"; return 1; }
+}
+control || exit 1
+echo "control passed after $SECONDS s"
+
+escaped=0 count=0
+printf '%-30s  %-60s  %s\n' bug tests model
+while read -r bug what; do
+    begun=$(date +%s%N)
+    by_test=$(tests_against "$bug")
+    took=$((($(date +%s%N) - begun) / 100000000))
+    by_model=''
+    [ -n "$model" ] && by_model=$(model_against "$bug")
+    if [ -z "$by_test$by_model" ]; then
+        escaped=$((escaped + 1))
+        by_test='' by_model="**escaped**"
+    fi
+    count=$((count + 1))
+    printf '%-30s  %-60s  %s\n' "$bug" "${by_test:--}" "${by_model:--}"
+    test_cell=-
+    [ -n "$by_test" ] && test_cell="\`$by_test\`"
+    echo "| \`$bug\` | $what | ${by_model:--} | $test_cell | $((took / 10)).$((took % 10)) |" >>"$work/rows"
+done <"$work/bugs"
+echo "$count bugs planted, $((count - escaped)) caught, $escaped escaped, in $SECONDS s"
+
+if [ -n "$write" ]; then
+    {
+        sed '/^| bug /,$d' "$table"
+        echo '| bug | what it does | crash model: promise, after so many crashes | first test that failed | seconds |'
+        echo '|---|---|---|---|---|'
+        cat "$work/rows"
+    } >"$work/table"
+    cp "$work/table" "$table"
+fi
+[ "$escaped" -eq 0 ]
