@@ -3,13 +3,15 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 use forebay::channel::file::FileChannel;
 use forebay::channel::{
     Channel, ChannelError, EpochPart, EpochRecord, LeaseId, Position, PutBatch, SealRequest,
 };
+use forebay::env::disk_sim::SimDisk;
 use forebay::event::{Seq, SeqRange};
 
 use super::check::{ANSWERED, CAPACITY, Checked, EPOCHS, ENDED, ORDER, broken, require};
@@ -47,6 +49,20 @@ pub(crate) struct Call {
     /// Its entry, once it is queued.
     pub(crate) entry: Option<usize>,
     future: Answering,
+    bell: Arc<Bell>,
+}
+
+/// Notes, in operations of the disk, when a caller was last woken: from then on it may have told
+/// the whole world, whatever the log does next.
+pub(crate) struct Bell {
+    disk: SimDisk,
+    rung: AtomicU64,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.rung.store(self.disk.operations(), Ordering::Relaxed);
+    }
 }
 
 impl Call {
@@ -87,16 +103,21 @@ impl Call {
     }
 
     fn of(what: What, future: Answering) -> Self {
+        let bell = Arc::new(Bell {
+            disk: SimDisk::default(),
+            rung: AtomicU64::new(u64::MAX),
+        });
         Self {
             what,
             entry: None,
             future,
+            bell,
         }
     }
 
     fn poll(&mut self) -> Poll<Result<Answer, ChannelError>> {
-        let mut context = Context::from_waker(Waker::noop());
-        self.future.as_mut().poll(&mut context)
+        let waker = Waker::from(Arc::clone(&self.bell));
+        self.future.as_mut().poll(&mut Context::from_waker(&waker))
     }
 }
 
@@ -156,7 +177,11 @@ pub(crate) fn batch(events: &[Item], positions: &[(String, Bytes)]) -> PutBatch 
 
 impl Driver {
     /// Makes a call and polls it for the first time.
-    pub(crate) fn call(&mut self, call: Call) -> Checked {
+    pub(crate) fn call(&mut self, mut call: Call) -> Checked {
+        call.bell = Arc::new(Bell {
+            disk: self.disk.clone(),
+            rung: AtomicU64::new(u64::MAX),
+        });
         self.calls.push(call);
         self.poll(self.calls.len() - 1).map(drop)
     }
@@ -256,6 +281,9 @@ impl Driver {
             let Spec { written, durable } = self.marks();
             format!("Ok to entry {at}, with {written} written and {durable} durable")
         })?;
+        if !lazy {
+            self.told.push((at, call.bell.rung.load(Ordering::Relaxed)));
+        }
         match (answer, &self.spec.entries[at]) {
             (Answer::Put(range), Entry::Put { events, .. }) => {
                 let first = State::of(&self.spec.entries[..at]).events.len() as u64 + 1;

@@ -44,6 +44,8 @@ pub(crate) struct Driver {
     met: u64,
     /// Segment and durable end of the log when it was opened.
     opened_at: (u32, u32),
+    /// Entries that somebody was told of in this step as durable, and at which operation.
+    pub(crate) told: Vec<(usize, u64)>,
     /// Where the disk is kept before each operation of the next open.
     keep: Option<Vec<SimDisk>>,
 }
@@ -53,6 +55,7 @@ struct Before {
     written: usize,
     durable: usize,
     end: (u32, u32),
+    operations: u64,
 }
 
 impl Driver {
@@ -75,6 +78,7 @@ impl Driver {
             transactions: 0,
             met: 0,
             opened_at: (0, 0),
+            told: Vec::new(),
             keep: None,
         };
         let nothing = Expect {
@@ -115,6 +119,7 @@ impl Driver {
         let mut random = Random::new(step.seed);
         self.stats.steps += 1;
         self.met = self.disk.faults_met();
+        self.told.clear();
         let before = self.before();
         self.disk.record();
         let done = self.take_step(&step.op, &mut random);
@@ -166,6 +171,7 @@ impl Driver {
             written: self.spec.written,
             durable: self.spec.durable,
             end: durable_end(&self.channel().inside()),
+            operations: self.disk.operations(),
         }
     }
 
@@ -480,8 +486,16 @@ impl Driver {
             let in_step = recorded.get(at);
             let way = Way::random(random);
             let mut expect = Expect {
-                in_cache: if in_step.is_some() || self.failed { before.written } else { self.spec.written },
-                on_disk: if in_step.is_some() || self.failed { before.durable } else { self.spec.durable },
+                in_cache: match in_step {
+                    Some(_) => self.told_by(before.operations + at as u64).max(before.written),
+                    None if self.failed => before.written,
+                    None => self.spec.written,
+                },
+                on_disk: match in_step {
+                    Some(_) => self.told_by(before.operations + at as u64).max(before.durable),
+                    None if self.failed => before.durable,
+                    None => self.spec.durable,
+                },
                 most: self.spec.entries.len().min(self.spec.written.max(before.written)),
                 unknown_opens: 0,
                 durable_end: Some(before.end),
@@ -507,6 +521,12 @@ impl Driver {
             })?;
         }
         Ok(())
+    }
+
+    /// INV-1: what somebody was told of before this operation must be durable by then.
+    fn told_by(&self, operation: u64) -> usize {
+        let told = self.told.iter().filter(|(_, rung)| *rung <= operation);
+        told.map(|(entry, _)| entry + 1).max().unwrap_or(0)
     }
 
     /// Damages the snapshot of the newest segment, where a later group has proven it.
