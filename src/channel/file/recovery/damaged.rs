@@ -17,7 +17,7 @@ use super::base::{Base, try_base};
 use super::replay::Replay;
 use super::scanned::{File, for_each_frame, open_file};
 use super::{Recovered, salt};
-use crate::channel::file::layout::{Found, Listing};
+use crate::channel::file::layout::{Found, Listing, segment_name};
 use crate::channel::file::options::OpenError;
 use crate::channel::file::state::LogState;
 use crate::env::disk::Disk;
@@ -65,16 +65,34 @@ pub(in crate::channel::file) fn read_remains(
             None => return Ok(nothing(unusable)),
         },
     };
+    let newest_is_missing = missing_newest(listing);
+    if let Some(number) = newest_is_missing {
+        let name = PathBuf::from(segment_name(number));
+        let why = "is not there, though a later one was prepared: it may hold the end of the log";
+        unusable.push((name, why.to_owned()));
+    }
     let older: Vec<Found> = files[..at].iter().map(|f| f.found.clone()).collect();
     let mut replay = Replay::new(&base);
     replay.scan(&files[at..], &base)?;
+    let mut recovered = replay.finish(&files[at..], &older, &base);
+    if newest_is_missing.is_some() {
+        recovered.hidden_below = u64::MAX;
+    }
     Ok(Remains {
-        recovered: replay.finish(&files[at..], &older, &base),
+        recovered,
         unknown_below,
         read_from: base.header.sequence,
         unusable,
         salts_found,
     })
+}
+
+/// Prepared segments are used in order, so a number between the newest segment and them was a
+/// segment, or a prepared one that was dropped.
+fn missing_newest(listing: &Listing) -> Option<u32> {
+    let after = listing.segments.last()?.number.checked_add(1)?;
+    let spare = listing.spares.first()?.number;
+    (spare > after).then_some(after)
 }
 
 fn nothing(unusable: Vec<(PathBuf, String)>) -> Remains {
