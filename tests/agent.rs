@@ -8,10 +8,10 @@ mod support;
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use support::{
-    Agent, Netcat, Signal, assert_published_once, forebay, free_port, get, published, status_json,
+    Agent, Netcat, Signal, assert_published_once, free_port, get, published, status_json,
     until_taken,
 };
 

@@ -24,13 +24,18 @@
 //! *Crash* in recovery: the old segments are untouched, so the next open sees what this one saw.
 
 mod base;
+mod damaged;
 mod frames;
 mod replay;
+mod salt;
 mod scanned;
 
-use wal_format::{FrameHeader, Identity, Lsn, Open, Record, SEGMENT_HEADER_BYTES, SegmentRef, Step};
+use wal_format::{
+    FrameHeader, Identity, Lsn, Open, Record, SEGMENT_HEADER_BYTES, SegmentRef, Step,
+};
 
 pub(super) use self::base::is_opening;
+pub(super) use self::damaged::{Remains, read_remains};
 pub(super) use self::frames::{put_op, rebuild};
 
 use self::base::try_base;
@@ -85,6 +90,8 @@ pub(super) struct Recovered {
     pub(super) torn: Option<TornTail>,
     /// The last segment, and where its last non-zero byte ends.
     pub(super) cut: Option<(Found, u32)>,
+    /// Damage may hide what became of events below this one.
+    pub(super) hidden_below: u64,
 }
 
 impl Recovered {
@@ -165,5 +172,6 @@ fn without_base(files: Vec<File>) -> Result<Recovered, OpenError> {
         damage: Vec::new(),
         torn: None,
         cut: None,
+        hidden_below: 0,
     })
 }

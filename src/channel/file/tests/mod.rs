@@ -20,6 +20,7 @@ mod findings;
 mod ownership;
 mod planted;
 mod review;
+mod salvage;
 
 const SEGMENT: u64 = 1 << 20;
 
