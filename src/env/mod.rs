@@ -6,3 +6,4 @@ pub mod disk_real;
 #[cfg(any(test, feature = "simulation"))]
 pub mod disk_sim;
 pub mod region;
+pub mod sync;

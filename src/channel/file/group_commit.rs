@@ -11,11 +11,9 @@
 //! with the error and ends the log instance.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
-use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedMutexGuard, oneshot};
+use tokio::sync::OwnedMutexGuard;
 use wal_format::{FrameKind, Record};
 
 use super::Core;
@@ -24,6 +22,8 @@ use super::log::{Entry, EntryOp, LogWriter};
 use super::options::{SPARES_RESERVED, SyncMode};
 use super::state::{LogState, Op};
 use crate::channel::ChannelError;
+use crate::env::sync::atomic::Ordering;
+use crate::env::sync::{self, MutexGuard, PoisonError, oneshot};
 use crate::event::{Seq, SeqRange};
 
 /// Answer to a waiter: the run of sequence numbers of its put.
@@ -417,9 +417,9 @@ impl Core {
     /// Waits for transactions, a wish to sync, or a tick of the quiet-time clock.
     fn wait_for_work(&self) -> bool {
         let mut pending = self.pending();
-        let deadline = Instant::now() + QUIET_TICK;
+        let deadline = sync::now() + QUIET_TICK;
         while pending.queue.is_empty() && !pending.sync_wanted && !pending.stop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(sync::now());
             if left.is_zero() {
                 break;
             }

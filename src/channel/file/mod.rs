@@ -35,9 +35,8 @@ mod state;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -60,6 +59,9 @@ use super::{
     SealRequest, TakeMode, TakenBatch,
 };
 use crate::env::disk::{DirLock, Disk};
+use crate::env::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::env::sync::thread::JoinHandle;
+use crate::env::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use crate::event::{Seq, SeqRange};
 
 /// Counters since open.

@@ -4,12 +4,13 @@
 //! *Crash*: a file named `*.new` was not finished and is removed at open; a spare is complete.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use wal_format::{SEGMENT_HEADER_BYTES, SegmentHeader};
 
 use crate::env::clock::Clock;
 use crate::env::disk::{Disk, DiskFile, WriteBackend};
+use crate::env::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::layout;
 use super::options::{SPARES_AHEAD, SPARES_RESERVED};
