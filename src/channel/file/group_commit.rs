@@ -49,6 +49,8 @@ pub(super) struct Pending {
     promised: usize,
     /// A sync of what is written only was asked for.
     sync_wanted: bool,
+    /// It was asked for when nothing was written: the next group is to be synced.
+    sync_awaited: bool,
     pub(super) stop: bool,
 }
 
@@ -132,7 +134,7 @@ impl Core {
             waiter,
             turn: None,
         })?;
-        if let Ok(mut writer) = self.writer.try_lock() {
+        if let Some(mut writer) = self.try_writer() {
             self.lead(&mut writer);
             drop(writer);
             let done = answer.try_recv();
@@ -177,6 +179,16 @@ impl Core {
         }
     }
 
+    /// A group is written and not synced: the background thread syncs it, if a taker waits.
+    fn pass_on_wish_to_sync(&self) {
+        let mut pending = self.pending();
+        if std::mem::take(&mut pending.sync_awaited) {
+            pending.sync_wanted = true;
+            drop(pending);
+            self.pending_changed.notify_one();
+        }
+    }
+
     /// Writes and syncs one group of what is pending.
     pub(super) fn lead(&self, writer: &mut LogWriter) -> Lead {
         let Some(first) = self.first_pending_bytes() else {
@@ -214,6 +226,7 @@ impl Core {
         let limit = self.options.group_bytes_max();
         let mut pending = self.pending();
         let (mut entries, mut waiters, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut refused = false;
         while let Some(next) = pending.queue.front().map(|r| r.entry.bytes()) {
             if bytes + next > room || (bytes > 0 && bytes + next > limit) {
                 break;
@@ -225,6 +238,7 @@ impl Core {
                 pending.bytes = pending.bytes.saturating_sub(next);
                 self.queue().unreserve(ready.events);
                 let _gone = ready.waiter.send(Err(refusal));
+                refused = true;
                 continue;
             }
             bytes += next;
@@ -237,6 +251,11 @@ impl Core {
                 put,
             });
             entries.push(ready.entry);
+        }
+        drop(pending);
+        if refused {
+            // Its room is for whoever waits for some.
+            self.room.raise();
         }
         (entries, waiters)
     }
@@ -294,6 +313,8 @@ impl Core {
         let full = writer.unsynced_bytes as usize >= self.options.group_bytes_max() / 2;
         if control || full || self.options.sync == SyncMode::Commit {
             self.sync_and_publish(writer)?;
+        } else {
+            self.pass_on_wish_to_sync();
         }
         for waiter in waiters {
             // A caller that has gone away no longer wants its answer.
@@ -309,18 +330,22 @@ impl Core {
         {
             let mut state = self.state();
             for op in ops {
-                ended.extend(ended_epoch(&state, &op));
+                ended.extend(ends(&state, &op));
                 state.apply(op);
             }
         }
         // Here and not in the caller's task, which may have gone away meanwhile.
-        for (done, range) in ended {
-            if done {
-                self.queue().done(range);
-                self.acknowledged(range.count());
-            } else {
-                self.queue().abandon(range);
-                self.uncover(range);
+        for end in ended {
+            match end {
+                End::Acked(range) => self.acknowledged(range.count()),
+                End::Done(range) => {
+                    self.queue().done(range);
+                    self.acknowledged(range.count());
+                }
+                End::GivenUp(range) => {
+                    self.queue().abandon(range);
+                    self.uncover(range);
+                }
             }
         }
         if let Some(active) = self.table().active_mut() {
@@ -367,8 +392,7 @@ impl Core {
                     Lead::Idle => break,
                     Lead::NoSpare => {
                         drop(writer);
-                        let pool = self.spares.lock();
-                        drop(self.spares.wait(pool, Duration::from_millis(50)));
+                        self.spares.wait_for_one(Duration::from_millis(50));
                         writer = self.writer();
                         if self.poisoned.get().is_some() || self.stopped() {
                             return;
@@ -399,6 +423,9 @@ impl Core {
         };
         if self.poisoned.get().is_some() {
             return;
+        }
+        if wanted && writer.unsynced.is_empty() {
+            self.pending().sync_awaited = true;
         }
         let result = if (wanted || due) && !writer.unsynced.is_empty() {
             rounds.last_sync = now;
@@ -521,14 +548,31 @@ impl Core {
     }
 }
 
-/// The epoch that `op` ends, and whether it is done (or else given up).
-fn ended_epoch(state: &LogState, op: &Op) -> Option<(bool, SeqRange)> {
-    let (done, number) = match op {
-        Op::Record(Record::Done { epoch }) => (true, epoch),
-        Op::Record(Record::Abandon { epoch }) => (false, epoch),
-        _ => return None,
-    };
-    state.epochs.get(number).map(|e| (done, seq_range(e.range)))
+/// What becomes of a run of events when an operation is durable.
+enum End {
+    Acked(SeqRange),
+    /// Its epoch is published.
+    Done(SeqRange),
+    /// Its epoch is given up.
+    GivenUp(SeqRange),
+}
+
+/// The runs that `op` decides about.
+fn ends(state: &LogState, op: &Op) -> Vec<End> {
+    let epoch = |number| state.epochs.get(number).map(|e| seq_range(e.range));
+    match op {
+        Op::Record(Record::Ack(ranges)) => {
+            let ranges = ranges.iter();
+            ranges.map(|r| End::Acked(seq_range(*r))).collect()
+        }
+        Op::Record(Record::Done { epoch: number }) => {
+            epoch(number).map(End::Done).into_iter().collect()
+        }
+        Op::Record(Record::Abandon { epoch: number }) => {
+            epoch(number).map(End::GivenUp).into_iter().collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 const QUIET_TICK: Duration = Duration::from_millis(200);

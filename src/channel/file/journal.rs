@@ -70,6 +70,8 @@ impl Core {
         let needed = record_bytes(&snapshot) + record_bytes(&record);
         if needed > limit {
             self.queue().unseal(range);
+            // The events wait again, also for others.
+            self.ready.raise();
             return Err(self.refused(format!(
                 "too many epochs wait for their store: their records take {needed} of {limit} \
                  bytes; raise maxFileSize or lower hdfs.maxOpenFiles"
@@ -79,6 +81,7 @@ impl Core {
             Ok(()) => Ok(from_epoch(&epoch)),
             Err(error) => {
                 self.queue().unseal(range);
+                self.ready.raise();
                 Err(error)
             }
         }

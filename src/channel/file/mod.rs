@@ -125,12 +125,16 @@ impl Core {
         self.preparer.clock.now()
     }
 
-    /// The committer's role. A panic of an earlier holder has ended the log instance.
-    fn writer(&self) -> MutexGuard<'_, LogWriter> {
-        self.writer.lock().unwrap_or_else(|panicked| {
-            self.poison("a commit panicked");
-            panicked.into_inner()
-        })
+    /// The committer's role.
+    fn writer(&self) -> Role<'_> {
+        let writer = unpoisoned(&self.writer);
+        Role::new(self, writer)
+    }
+
+    /// The committer's role, if it is free.
+    fn try_writer(&self) -> Option<Role<'_>> {
+        let writer = self.writer.try_lock().ok()?;
+        Some(Role::new(self, writer))
     }
 
     fn check_alive(&self) -> Result<(), ChannelError> {
@@ -217,6 +221,47 @@ impl Core {
     }
 }
 
+/// The committer's role, held. A panic of whoever holds it ends the log instance at once, so that
+/// nobody waits for what will never come.
+struct Role<'a> {
+    core: &'a Core,
+    writer: MutexGuard<'a, LogWriter>,
+    panicking: bool,
+}
+
+impl<'a> Role<'a> {
+    fn new(core: &'a Core, writer: MutexGuard<'a, LogWriter>) -> Self {
+        let panicking = std::thread::panicking();
+        Self {
+            core,
+            writer,
+            panicking,
+        }
+    }
+}
+
+impl std::ops::Deref for Role<'_> {
+    type Target = LogWriter;
+
+    fn deref(&self) -> &LogWriter {
+        &self.writer
+    }
+}
+
+impl std::ops::DerefMut for Role<'_> {
+    fn deref_mut(&mut self) -> &mut LogWriter {
+        &mut self.writer
+    }
+}
+
+impl Drop for Role<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.panicking {
+            self.core.poison("a commit panicked");
+        }
+    }
+}
+
 /// A crash-safe channel in files. See the module head.
 pub struct FileChannel {
     core: Arc<Core>,
@@ -260,10 +305,7 @@ impl FileChannel {
             if core.now() >= deadline {
                 return Err(core.full(0));
             }
-            drop(
-                core.spares
-                    .wait(core.spares.lock(), Duration::from_millis(50)),
-            );
+            core.spares.wait_for_one(Duration::from_millis(50));
         }
     }
 
@@ -424,9 +466,7 @@ impl Channel for FileChannel {
             first: range.first.0,
             last: range.last.0,
         }]);
-        self.core.write_record(record, None).await?;
-        self.core.acknowledged(range.count());
-        Ok(())
+        self.core.write_record(record, None).await
     }
 
     fn release_lease(&self, lease: LeaseId) {
@@ -505,6 +545,10 @@ impl Core {
                 drop(queue);
                 // Staged events no longer count against the capacity.
                 self.room.raise();
+                if read.through.is_none_or(|through| through < grant.range.last) {
+                    // What was granted and not read waits again, also for others.
+                    self.ready.raise();
+                }
                 if let Some(window) = window {
                     unpoisoned(&self.windows).insert(lease, window);
                 }
@@ -512,6 +556,8 @@ impl Core {
             }
             Err(error) => {
                 queue.ungrant(lease);
+                drop(queue);
+                self.ready.raise();
                 Err(error)
             }
         }

@@ -79,6 +79,15 @@ impl SparePool {
             .0
     }
 
+    /// Waits until a spare is ready, or for `timeout`, or until somebody is to look again.
+    pub(super) fn wait_for_one(&self, timeout: std::time::Duration) {
+        let pool = self.lock();
+        // It may have come since the caller found none.
+        if pool.ready.is_empty() && !pool.stop {
+            drop(self.wait(pool, timeout));
+        }
+    }
+
     /// Takes the lowest spare, if there is one.
     pub(super) fn take(&self) -> Option<Spare> {
         let mut pool = self.lock();
