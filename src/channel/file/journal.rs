@@ -157,7 +157,10 @@ impl EpochJournal for FileJournal {
     async fn abandon(&self, epoch: u64) -> Result<(), ChannelError> {
         let turn = self.0.turn().await;
         let range = seq_range(self.0.epoch(epoch)?.range);
+        // First no segment of it may go any more, then it is seen whether one has gone.
+        self.0.state().giving_up.insert(epoch);
         if !self.0.holds(range) {
+            self.0.state().giving_up.remove(&epoch);
             return Err(self.0.refused(format!(
                 "the segments of epoch {epoch} (events {} to {}) are deleted already",
                 range.first, range.last
