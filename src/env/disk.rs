@@ -46,7 +46,8 @@ pub trait DiskFile: Send + Sync + std::fmt::Debug {
     /// a signal.
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
     /// Stores the pieces one behind the other from `offset`, by the file's backend. Never
-    /// lengthens the file.
+    /// lengthens the file. `InvalidInput` where something at or behind `offset` has been given
+    /// out as a slice (on the real disk, which must keep the two apart).
     fn store_at(&self, offset: u64, pieces: &[&[u8]]) -> io::Result<()>;
     /// Waits until every earlier store is on the medium (data and what is needed to find it).
     /// After an error the state of the medium is unknown and the call must not be repeated.
@@ -58,7 +59,8 @@ pub trait DiskFile: Send + Sync + std::fmt::Debug {
     fn map(&self, populate: u64) -> io::Result<()>;
     /// Drops the file's own hold on the map; slices that were given out keep it alive.
     fn unmap(&self);
-    /// Cuts the file to `len`. Only for zeros behind the end of a log that no one maps or reads.
+    /// Cuts the file to `len`. Only for zeros behind the end of a log that no one maps or reads:
+    /// `ResourceBusy` where this file is mapped.
     fn truncate(&self, len: u64) -> io::Result<()>;
     /// Advises the kernel that `[0, len)` will not be read again soon.
     fn forget_cached(&self);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rustix::fs::{Advice, CWD, OFlags, RenameFlags};
 
 use super::disk::{DirEntry, DirLock, DirectoryIdentity, Disk, DiskFile, Space, WriteBackend};
-use super::region::Region;
+use super::region::{Frontier, Region};
 
 /// Zeros are written in pieces of this size.
 const FILL_BYTES: usize = 1 << 20;
@@ -29,6 +29,8 @@ struct RealFile {
     backend: WriteBackend,
     writable: bool,
     map: Mutex<Option<Arc<Region>>>,
+    /// Keeps stores out of what may be read through the map.
+    frontier: Arc<Frontier>,
 }
 
 impl RealFile {
@@ -39,6 +41,7 @@ impl RealFile {
             backend,
             writable,
             map: Mutex::new(None),
+            frontier: Arc::default(),
         }
     }
 
@@ -56,7 +59,12 @@ impl RealFile {
         }
         let len = usize::try_from(self.len()).map_err(io::Error::other)?;
         let writable = self.writable && self.backend == WriteBackend::Map;
-        let region = Arc::new(Region::map(&self.file, len, writable)?);
+        let region = Arc::new(Region::map(
+            &self.file,
+            len,
+            writable,
+            Arc::clone(&self.frontier),
+        )?);
         *map = Some(Arc::clone(&region));
         Ok(region)
     }
@@ -79,11 +87,14 @@ impl DiskFile for RealFile {
                 "store past the end",
             ));
         }
+        let mut at = usize::try_from(offset).map_err(io::Error::other)?;
         match self.backend {
-            WriteBackend::Pwrite => write_all_vectored(&self.file, offset, pieces),
+            WriteBackend::Pwrite => {
+                let store = || write_all_vectored(&self.file, offset, pieces);
+                self.frontier.store(at, store)
+            }
             WriteBackend::Map => {
                 let region = self.map_region()?;
-                let mut at = usize::try_from(offset).map_err(io::Error::other)?;
                 for piece in pieces {
                     region.store(at, piece)?;
                     at += piece.len();
@@ -112,6 +123,11 @@ impl DiskFile for RealFile {
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
+        // A reader of the map would be killed by a signal.
+        let map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        if map.is_some() {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
         self.file.set_len(len)?;
         self.len.store(len, Ordering::Release);
         Ok(())

@@ -7,3 +7,4 @@ pub mod disk_real;
 pub mod disk_sim;
 pub mod random;
 pub mod region;
+pub mod sync;

@@ -11,11 +11,9 @@
 //! with the error and ends the log instance.
 
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
-use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedMutexGuard, oneshot};
+use tokio::sync::OwnedMutexGuard;
 use wal_format::{FrameKind, Record};
 
 use super::Core;
@@ -24,6 +22,8 @@ use super::log::{Entry, EntryOp, LogWriter};
 use super::options::{SPARES_RESERVED, SyncMode};
 use super::state::{LogState, Op};
 use crate::channel::ChannelError;
+use crate::env::sync::atomic::Ordering;
+use crate::env::sync::{self, MutexGuard, PoisonError, oneshot};
 use crate::event::{Seq, SeqRange};
 use crate::planted::{Bug, planted};
 
@@ -50,6 +50,8 @@ pub(super) struct Pending {
     promised: usize,
     /// A sync of what is written only was asked for.
     sync_wanted: bool,
+    /// It was asked for when nothing was written: the next group is to be synced.
+    sync_awaited: bool,
     pub(super) stop: bool,
 }
 
@@ -140,7 +142,7 @@ impl Core {
             waiter,
             turn: None,
         })?;
-        if let Ok(mut writer) = self.writer.try_lock() {
+        if let Some(mut writer) = self.try_writer() {
             self.lead(&mut writer);
             drop(writer);
             let done = answer.try_recv();
@@ -189,6 +191,16 @@ impl Core {
         }
     }
 
+    /// A group is written and not synced: the background thread syncs it, if a taker waits.
+    fn pass_on_wish_to_sync(&self) {
+        let mut pending = self.pending();
+        if std::mem::take(&mut pending.sync_awaited) {
+            pending.sync_wanted = true;
+            drop(pending);
+            self.pending_changed.notify_one();
+        }
+    }
+
     /// Writes and syncs one group of what is pending.
     pub(super) fn lead(&self, writer: &mut LogWriter) -> Lead {
         let Some(first) = self.first_pending_bytes() else {
@@ -226,6 +238,7 @@ impl Core {
         let limit = self.options.group_bytes_max();
         let mut pending = self.pending();
         let (mut entries, mut waiters, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut refused = false;
         while let Some(next) = pending.queue.front().map(|r| r.entry.bytes()) {
             let fits = bytes + next <= room || planted(Bug::GroupSpansSegment);
             if !fits || (bytes > 0 && bytes + next > limit) {
@@ -240,6 +253,7 @@ impl Core {
                     self.queue().unreserve(ready.events);
                 }
                 let _gone = ready.waiter.send(Err(refusal));
+                refused = true;
                 continue;
             }
             bytes += next;
@@ -252,6 +266,11 @@ impl Core {
                 put,
             });
             entries.push(ready.entry);
+        }
+        drop(pending);
+        if refused {
+            // Its room is for whoever waits for some.
+            self.room.raise();
         }
         (entries, waiters)
     }
@@ -317,6 +336,8 @@ impl Core {
             && !planted(Bug::UnboundedUnsynced);
         if control || full || self.options.sync == SyncMode::Commit {
             self.sync_and_publish(writer)?;
+        } else {
+            self.pass_on_wish_to_sync();
         }
         answer(&mut waiters);
         Ok(())
@@ -334,27 +355,30 @@ impl Core {
 
     fn apply_durable(&self, writer: &LogWriter, ops: Vec<Op>) {
         let mut ended = Vec::new();
-        let (mut acknowledged, mut sealed) = (0, false);
+        let mut sealed = false;
         {
             let mut state = self.state();
             for op in ops {
-                ended.extend(ended_epoch(&state, &op));
-                acknowledged += acknowledged_by(&op);
+                ended.extend(ends(&state, &op));
                 sealed |= matches!(op, Op::Record(Record::Seal(_)));
                 state.apply(op);
             }
         }
         // Here and not in the caller's task, which may have gone away meanwhile: puts wait for it.
-        if acknowledged > 0 || sealed {
-            self.acknowledged(acknowledged);
+        if sealed {
+            self.room.raise();
         }
-        for (done, range) in ended {
-            if done {
-                self.queue().done(range);
-                self.acknowledged(range.count());
-            } else {
-                self.queue().abandon(range);
-                self.uncover(range);
+        for end in ended {
+            match end {
+                End::Acked(range) => self.acknowledged(range.count()),
+                End::Done(range) => {
+                    self.queue().done(range);
+                    self.acknowledged(range.count());
+                }
+                End::GivenUp(range) => {
+                    self.queue().abandon(range);
+                    self.uncover(range);
+                }
             }
         }
         self.publish(writer);
@@ -410,8 +434,7 @@ impl Core {
                     Lead::Idle => break,
                     Lead::NoSpare => {
                         drop(writer);
-                        let pool = self.spares.lock();
-                        drop(self.spares.wait(pool, Duration::from_millis(50)));
+                        self.spares.wait_for_one(Duration::from_millis(50));
                         writer = self.writer();
                         if self.poisoned.get().is_some() || self.stopped() {
                             return;
@@ -443,6 +466,9 @@ impl Core {
         if self.poisoned.get().is_some() {
             return;
         }
+        if wanted && writer.unsynced.is_empty() {
+            self.pending().sync_awaited = true;
+        }
         let result = if (wanted || due) && !writer.unsynced.is_empty() {
             rounds.last_sync = now;
             self.sync_and_publish(writer)
@@ -460,9 +486,9 @@ impl Core {
     /// Waits for transactions, a wish to sync, or a tick of the quiet-time clock.
     fn wait_for_work(&self) -> bool {
         let mut pending = self.pending();
-        let deadline = Instant::now() + QUIET_TICK;
+        let deadline = sync::now() + QUIET_TICK;
         while pending.queue.is_empty() && !pending.sync_wanted && !pending.stop {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(sync::now());
             if left.is_zero() {
                 break;
             }
@@ -585,22 +611,31 @@ fn answer(waiters: &mut Vec<Written>) {
     }
 }
 
-/// Events that a take acknowledges with `op`.
-fn acknowledged_by(op: &Op) -> u64 {
-    match op {
-        Op::Record(Record::Ack(ranges)) => ranges.iter().map(|r| seq_range(*r).count()).sum(),
-        _ => 0,
-    }
+/// What becomes of a run of events when an operation is durable.
+enum End {
+    Acked(SeqRange),
+    /// Its epoch is published.
+    Done(SeqRange),
+    /// Its epoch is given up.
+    GivenUp(SeqRange),
 }
 
-/// The epoch that `op` ends, and whether it is done (or else given up).
-fn ended_epoch(state: &LogState, op: &Op) -> Option<(bool, SeqRange)> {
-    let (done, number) = match op {
-        Op::Record(Record::Done { epoch }) => (true, epoch),
-        Op::Record(Record::Abandon { epoch }) => (false, epoch),
-        _ => return None,
-    };
-    state.epochs.get(number).map(|e| (done, seq_range(e.range)))
+/// The runs that `op` decides about.
+fn ends(state: &LogState, op: &Op) -> Vec<End> {
+    let epoch = |number| state.epochs.get(number).map(|e| seq_range(e.range));
+    match op {
+        Op::Record(Record::Ack(ranges)) => {
+            let ranges = ranges.iter();
+            ranges.map(|r| End::Acked(seq_range(*r))).collect()
+        }
+        Op::Record(Record::Done { epoch: number }) => {
+            epoch(number).map(End::Done).into_iter().collect()
+        }
+        Op::Record(Record::Abandon { epoch: number }) => {
+            epoch(number).map(End::GivenUp).into_iter().collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 const QUIET_TICK: Duration = Duration::from_millis(200);

@@ -71,6 +71,8 @@ impl Core {
         let needed = record_bytes(&snapshot) + record_bytes(&record);
         if needed > limit {
             self.queue().unseal(range);
+            // The events wait again, also for others.
+            self.ready.raise();
             return Err(self.refused(format!(
                 "too many epochs wait for their store: their records take {needed} of {limit} \
                  bytes; raise maxFileSize or lower hdfs.maxOpenFiles"
@@ -81,6 +83,7 @@ impl Core {
             Ok(()) => Ok(from_epoch(&epoch)),
             Err(error) => {
                 self.queue().unseal(range);
+                self.ready.raise();
                 Err(error)
             }
         }
@@ -156,7 +159,10 @@ impl EpochJournal for FileJournal {
     async fn abandon(&self, epoch: u64) -> Result<(), ChannelError> {
         let turn = self.0.turn().await;
         let range = seq_range(self.0.epoch(epoch)?.range);
+        // First no segment of it may go any more, then it is seen whether one has gone.
+        self.0.state().giving_up.insert(epoch);
         if !self.0.holds(range) && !planted(Bug::AbandonDeleted) {
+            self.0.state().giving_up.remove(&epoch);
             return Err(self.0.refused(format!(
                 "the segments of epoch {epoch} (events {} to {}) are deleted already",
                 range.first, range.last

@@ -37,9 +37,8 @@ mod state;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -62,6 +61,9 @@ use super::{
     SealRequest, TakeMode, TakenBatch,
 };
 use crate::env::disk::{DirLock, Disk};
+use crate::env::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::env::sync::thread::JoinHandle;
+use crate::env::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use crate::event::{Seq, SeqRange};
 use crate::planted::{Bug, planted};
 
@@ -126,12 +128,16 @@ impl Core {
         self.preparer.clock.now()
     }
 
-    /// The committer's role. A panic of an earlier holder has ended the log instance.
-    fn writer(&self) -> MutexGuard<'_, LogWriter> {
-        self.writer.lock().unwrap_or_else(|panicked| {
-            self.poison("a commit panicked");
-            panicked.into_inner()
-        })
+    /// The committer's role.
+    fn writer(&self) -> Role<'_> {
+        let writer = unpoisoned(&self.writer);
+        Role::new(self, writer)
+    }
+
+    /// The committer's role, if it is free.
+    fn try_writer(&self) -> Option<Role<'_>> {
+        let writer = self.writer.try_lock().ok()?;
+        Some(Role::new(self, writer))
     }
 
     fn check_alive(&self) -> Result<(), ChannelError> {
@@ -218,6 +224,47 @@ impl Core {
     }
 }
 
+/// The committer's role, held. A panic of whoever holds it ends the log instance at once, so that
+/// nobody waits for what will never come.
+struct Role<'a> {
+    core: &'a Core,
+    writer: MutexGuard<'a, LogWriter>,
+    panicking: bool,
+}
+
+impl<'a> Role<'a> {
+    fn new(core: &'a Core, writer: MutexGuard<'a, LogWriter>) -> Self {
+        let panicking = std::thread::panicking();
+        Self {
+            core,
+            writer,
+            panicking,
+        }
+    }
+}
+
+impl std::ops::Deref for Role<'_> {
+    type Target = LogWriter;
+
+    fn deref(&self) -> &LogWriter {
+        &self.writer
+    }
+}
+
+impl std::ops::DerefMut for Role<'_> {
+    fn deref_mut(&mut self) -> &mut LogWriter {
+        &mut self.writer
+    }
+}
+
+impl Drop for Role<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.panicking {
+            self.core.poison("a commit panicked");
+        }
+    }
+}
+
 /// A crash-safe channel in files. See the module head.
 pub struct FileChannel {
     core: Arc<Core>,
@@ -261,10 +308,7 @@ impl FileChannel {
             if core.now() >= deadline {
                 return Err(core.full(0));
             }
-            drop(
-                core.spares
-                    .wait(core.spares.lock(), Duration::from_millis(50)),
-            );
+            core.spares.wait_for_one(Duration::from_millis(50));
         }
     }
 
@@ -510,6 +554,13 @@ impl Core {
                 drop(queue);
                 // Staged events no longer count against the capacity.
                 self.room.raise();
+                if read
+                    .through
+                    .is_none_or(|through| through < grant.range.last)
+                {
+                    // What was granted and not read waits again, also for others.
+                    self.ready.raise();
+                }
                 if let Some(window) = window {
                     unpoisoned(&self.windows).insert(lease, window);
                 }
@@ -517,6 +568,8 @@ impl Core {
             }
             Err(error) => {
                 queue.ungrant(lease);
+                drop(queue);
+                self.ready.raise();
                 Err(error)
             }
         }

@@ -4,8 +4,7 @@
 //! names of prepared segments; afterwards the old segment ends where the snapshot says.
 
 use std::path::Path;
-use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::Arc;
 
 use wal_format::{FrameKind, Identity, Open, Record};
 
@@ -23,6 +22,8 @@ use crate::channel::queue::Queue;
 use crate::env::clock::Clock;
 use crate::env::disk::{DirLock, Disk, WriteBackend};
 use crate::env::random;
+use crate::env::sync::atomic::{AtomicBool, AtomicUsize};
+use crate::env::sync::{Condvar, Mutex, OnceLock, thread};
 use crate::event::{Seq, SeqRange};
 use crate::planted::{Bug, planted};
 
@@ -51,13 +52,13 @@ impl FileChannel {
 
     pub(super) fn around(
         core: Arc<Core>,
-        threads: Vec<std::thread::JoinHandle<()>>,
+        threads: Vec<thread::JoinHandle<()>>,
         locks: Vec<Box<dyn DirLock>>,
     ) -> Self {
         Self {
             core,
             threads: Mutex::new(threads),
-            shut: std::sync::atomic::AtomicBool::new(false),
+            shut: AtomicBool::new(false),
             locks: Mutex::new(locks),
         }
     }
@@ -479,7 +480,7 @@ impl Opening<'_> {
             room: super::Signal::default(),
             ready: super::Signal::default(),
             poisoned: OnceLock::new(),
-            closed: std::sync::atomic::AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             stats: super::Stats::default(),
         };
         core.adopt(&spare, first_sequence);
@@ -567,10 +568,10 @@ fn extend_transaction(
     }
 }
 
-fn start_threads(core: &Arc<Core>) -> Result<Vec<std::thread::JoinHandle<()>>, OpenError> {
+fn start_threads(core: &Arc<Core>) -> Result<Vec<thread::JoinHandle<()>>, OpenError> {
     let spawn = |suffix: &str, run: fn(&Core)| {
         let core = Arc::clone(core);
-        std::thread::Builder::new()
+        thread::Builder::new()
             .name(format!("{}-{suffix}", core.name))
             .spawn(move || {
                 let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&core)));

@@ -10,9 +10,6 @@
 //! *Crash*: a verdict that was not recorded is asked for again at the next start.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-
 use tokio::sync::OwnedMutexGuard;
 use wal_format::{Identity, Lsn, Open, Record, SEGMENT_HEADER_BYTES, Scanner, Step};
 
@@ -25,6 +22,8 @@ use super::{Core, unpoisoned};
 use crate::channel::ChannelError;
 use crate::channel::journal::{Incarnation, Opening, Refusal};
 use crate::env::disk::Disk;
+use crate::env::sync::atomic::{AtomicBool, Ordering};
+use crate::env::sync::{Mutex, MutexGuard, PoisonError};
 use crate::event::{Seq, SeqRange};
 use crate::planted::{Bug, planted};
 
@@ -98,7 +97,7 @@ fn parse_refusal(text: &str) -> Option<Refusal> {
 }
 
 impl Core {
-    fn recorded_refusal(&self) -> std::sync::MutexGuard<'_, Option<Refusal>> {
+    fn recorded_refusal(&self) -> MutexGuard<'_, Option<Refusal>> {
         let lock = self.ownership.refusal.lock();
         lock.unwrap_or_else(PoisonError::into_inner)
     }

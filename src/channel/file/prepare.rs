@@ -4,13 +4,14 @@
 //! *Crash*: a file named `*.new` was not finished and is removed at open; a spare is complete.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use wal_format::{SEGMENT_HEADER_BYTES, SegmentHeader};
 
 use crate::env::clock::Clock;
 use crate::env::disk::{Disk, DiskFile, WriteBackend};
 use crate::env::random;
+use crate::env::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::planted::{Bug, planted};
 
 use super::layout;
@@ -78,6 +79,15 @@ impl SparePool {
             .wait_timeout(guard, timeout)
             .unwrap_or_else(PoisonError::into_inner)
             .0
+    }
+
+    /// Waits until a spare is ready, or for `timeout`, or until somebody is to look again.
+    pub(super) fn wait_for_one(&self, timeout: std::time::Duration) {
+        let pool = self.lock();
+        // It may have come since the caller found none.
+        if pool.ready.is_empty() && !pool.stop {
+            drop(self.wait(pool, timeout));
+        }
     }
 
     /// Takes the lowest spare, if there is one.

@@ -1,9 +1,8 @@
 //! A condition that both threads and tasks can wait for.
 
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tokio::sync::Notify;
+use crate::env::sync::{self, Condvar, Mutex, Notify, PoisonError};
 
 /// Counts up at each `raise`; waiters name the count they have seen, so no wake-up is lost.
 #[derive(Debug, Default)]
@@ -26,13 +25,13 @@ impl Signal {
 
     /// Waits until the count passes `seen` or `timeout`; true when it did.
     pub(super) fn wait(&self, seen: u64, timeout: Duration) -> bool {
-        let deadline = Instant::now() + timeout;
+        let deadline = sync::now() + timeout;
         let mut count = self.count.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if *count != seen {
                 return true;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(sync::now());
             if left.is_zero() {
                 return false;
             }
@@ -50,6 +49,6 @@ impl Signal {
         if self.seen() != seen {
             return true;
         }
-        tokio::time::timeout(timeout, notified).await.is_ok()
+        sync::timeout(timeout, notified).await.is_some()
     }
 }

@@ -7,7 +7,7 @@
 //! Calls that wait do so for ever unless somebody else takes the turns: a driver on one thread
 //! polls futures by hand, and calls `commit_put_blocking` only where nothing else is pending.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::group_commit::{Lead, Rounds};
 use super::open::{Verdict, open_core};
@@ -15,6 +15,7 @@ use super::{FileChannel, FileChannelOptions, OpenError};
 use crate::channel::{Channel, EpochRecord, Position};
 use crate::env::clock::Clock;
 use crate::env::disk::Disk;
+use crate::env::sync::{Mutex, PoisonError};
 use crate::event::{Seq, SeqRange};
 
 /// See the module head.

@@ -5,7 +5,7 @@
 //! *Invariant*: nothing is applied before it is durable, so a snapshot never says more than the
 //! disk held before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use wal_format::{Epoch, Identity, Open, Producer, Range, Record, Routes, SegmentRef, Snapshot};
 
@@ -53,6 +53,9 @@ pub(super) struct LogState {
     pub(super) identity: Identity,
     pub(super) next_epoch: u64,
     pub(super) epochs: BTreeMap<u64, Epoch>,
+    /// Epochs whose Abandon record is on its way: their events are about to live again. In memory
+    /// only; what a crash cuts off has not been given up.
+    pub(super) giving_up: BTreeSet<u64>,
     pub(super) control_lost: bool,
 }
 
@@ -196,6 +199,7 @@ impl LogState {
                 self.epochs.insert(epoch.epoch, epoch);
             }
             Record::Done { epoch } => {
+                self.giving_up.remove(&epoch);
                 if let Some(done) = self.epochs.remove(&epoch)
                     && !planted(Bug::DoneForgets)
                 {
@@ -203,6 +207,7 @@ impl LogState {
                 }
             }
             Record::Abandon { epoch } => {
+                self.giving_up.remove(&epoch);
                 self.epochs.remove(&epoch);
             }
             Record::Fence { through } => self.fenced_through = self.fenced_through.max(through),
@@ -250,7 +255,8 @@ impl LogState {
             return false;
         }
         let mut gone = self.acked.clone();
-        for epoch in self.epochs.values().filter(|e| e.claimed) {
+        let pins_nothing = |e: &&Epoch| e.claimed && !self.giving_up.contains(&e.epoch);
+        for epoch in self.epochs.values().filter(pins_nothing) {
             gone.insert(epoch.range.first, epoch.range.last);
         }
         gone.covers(first, end - 1)

@@ -138,6 +138,16 @@ impl Node {
         bytes
     }
 
+    /// Whether all that reads show of `len` bytes from `at` is on the medium.
+    pub(super) fn is_on_medium(&self, at: usize, len: usize) -> bool {
+        let mut bytes = vec![0; len];
+        if at + len > self.disk.len() {
+            return false;
+        }
+        self.disk.read(at, &mut bytes);
+        bytes == self.slice(at, len)
+    }
+
     pub(super) fn bytes(&self) -> Vec<u8> {
         self.slice(0, self.cache.len())
     }

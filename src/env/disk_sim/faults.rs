@@ -48,6 +48,8 @@ enum How {
     Short(usize),
     /// A sync that fails after some sectors have reached the medium, by this seed.
     InPart(u64),
+    /// A defect in our own code.
+    Panic,
 }
 
 /// An order for errors: see [`super::SimDisk::inject`].
@@ -94,6 +96,11 @@ impl Fault {
     /// A sync that ends in an I/O error when some sectors have reached the medium.
     pub fn sync_in_part(seed: u64) -> Self {
         Self::new(Call::Sync, How::InPart(seed))
+    }
+
+    /// A panic of whoever calls, before anything is done.
+    pub fn panic(call: Call) -> Self {
+        Self::new(call, How::Panic)
     }
 
     /// Only calls on paths that contain `name`.
@@ -169,6 +176,7 @@ impl Faults {
             How::Errno(errno) => (errno, 0, None),
             How::Short(bytes) => (EIO, bytes, None),
             How::InPart(seed) => (EIO, 0, Some(seed)),
+            How::Panic => panic!("simulated panic in {call:?}"),
         };
         Some(Failure {
             error: io::Error::from_raw_os_error(errno),

@@ -54,6 +54,8 @@ struct World {
     faults: Faults,
     free: Option<u64>,
     syncs: u64,
+    /// Reads that showed what is not on the medium, while they are counted.
+    unsynced_reads: Option<u64>,
     /// The disk before each operation, while it is recorded.
     record: Option<Vec<SimDisk>>,
 }
@@ -89,6 +91,15 @@ impl World {
 
     fn power_is_off(&self) -> bool {
         self.cut_at.is_some_and(|at| self.operations >= at)
+    }
+
+    /// Somebody has read bytes of a node.
+    fn note_read(&mut self, node: NodeId, at: usize, len: usize) {
+        if let Some(count) = &mut self.unsynced_reads
+            && !self.nodes[node].is_on_medium(at, len)
+        {
+            *count += 1;
+        }
     }
 
     fn node_mut(&mut self, path: &Path) -> io::Result<&mut Node> {
@@ -137,7 +148,9 @@ impl SimDisk {
         Self(Arc::new(Mutex::new(world)))
     }
 
+    /// A plain lock: each call is one step for everybody else, and they may come in before it.
     fn world(&self) -> MutexGuard<'_, World> {
+        crate::env::sync::point();
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -213,6 +226,16 @@ impl SimDisk {
     pub fn cut_power_after(&self, count: u64) {
         let mut world = self.world();
         world.cut_at = Some(world.operations + count);
+    }
+
+    /// From now on counts reads and slices that show bytes which are not on the medium.
+    pub fn count_unsynced_reads(&self) {
+        self.world().unsynced_reads = Some(0);
+    }
+
+    /// How many there were.
+    pub fn unsynced_reads(&self) -> u64 {
+        self.world().unsynced_reads.unwrap_or(0)
     }
 
     /// Orders an error.

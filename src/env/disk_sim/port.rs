@@ -32,6 +32,8 @@ struct SimFile {
     backend: WriteBackend,
     writable: bool,
     mapped: AtomicBool,
+    /// Behind the last byte that was given out as a slice.
+    viewed: AtomicU64,
 }
 
 impl SimFile {
@@ -43,6 +45,7 @@ impl SimFile {
             backend,
             writable,
             mapped: AtomicBool::new(false),
+            viewed: AtomicU64::new(0),
         }
     }
 
@@ -83,7 +86,11 @@ impl DiskFile for SimFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let mut world = self.disk.world();
         self.look(&mut world, Call::Read)?;
-        world.nodes[self.node].read(offset, buf)
+        world.nodes[self.node].read(offset, buf)?;
+        if let Ok(at) = usize::try_from(offset) {
+            world.note_read(self.node, at, buf.len());
+        }
+        Ok(())
     }
 
     fn store_at(&self, offset: u64, pieces: &[&[u8]]) -> io::Result<()> {
@@ -96,7 +103,16 @@ impl DiskFile for SimFile {
             ));
         }
         let mut world = self.disk.world();
-        self.may_store(&mut world)?;
+        let viewed = self.viewed.load(Ordering::Acquire) > offset;
+        if !(viewed && self.backend == WriteBackend::Pwrite) {
+            self.may_store(&mut world)?;
+        }
+        if viewed {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a store into bytes that somebody may be reading",
+            ));
+        }
         let (mut left, error) = match self.step(&mut world, Call::Store) {
             Ok(()) => (total, None),
             Err(failure) => (failure.kept.min(total), Some(failure.error)),
@@ -135,9 +151,13 @@ impl DiskFile for SimFile {
         }
         let start = usize::try_from(offset).ok()?;
         let end = start.checked_add(len)?;
-        let world = self.disk.world();
-        let node = &world.nodes[self.node];
-        (end as u64 <= self.len()).then(|| Bytes::from(node.slice(start, len)))
+        let mut world = self.disk.world();
+        if end as u64 > self.len() {
+            return None;
+        }
+        self.viewed.fetch_max(end as u64, Ordering::AcqRel);
+        world.note_read(self.node, start, len);
+        Some(Bytes::from(world.nodes[self.node].slice(start, len)))
     }
 
     fn map(&self, _populate: u64) -> io::Result<()> {
@@ -155,6 +175,9 @@ impl DiskFile for SimFile {
     fn truncate(&self, len: u64) -> io::Result<()> {
         if !self.writable {
             return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if self.mapped.load(Ordering::Acquire) {
+            return Err(io::ErrorKind::ResourceBusy.into());
         }
         let mut world = self.disk.world();
         self.step(&mut world, Call::Truncate)?;
