@@ -47,7 +47,7 @@ use std::time::{Duration, Instant};
 
 use bed::{Bed, formatted};
 use fuse_disk::{CutAt, Fault, FuseDisk};
-use job::{Epochs, Job, Verdict};
+use job::{Epochs, Verdict};
 use loopfs::{Kind, Mounted};
 use medium::{Keep, Seeded};
 use workload::{Agent, is_long, number_from};
@@ -196,6 +196,7 @@ struct Table {
     pending: u64,
     dropped: u64,
     judged: u64,
+    repairs: u64,
     verdict: Verdict,
 }
 
@@ -225,6 +226,10 @@ impl Table {
         println!(
             "  {} sectors pending at cuts, {} dropped",
             self.pending, self.dropped
+        );
+        println!(
+            "  {} disks needed e2fsck before they could be mounted",
+            self.repairs
         );
         println!("  judged {} times: {}", self.judged, self.verdict);
     }
@@ -282,6 +287,7 @@ fn live(kind: Kind, number: u64, cuts: u64, table: &mut Table) {
         }
     }
     // The last judgement counts all lines of the life.
+    table.repairs += life.bed.repairs;
     table.verdict.add(life.bed.job.verdict);
 }
 

@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use crate::fuse_disk::FuseDisk;
 use crate::job::Job;
@@ -16,11 +17,17 @@ use crate::medium::Medium;
 
 const DISK: u64 = 96 << 20;
 
-/// See the module head. Dropped in this order: the agent's files, the mount, the disk below it.
+/// See the module head. Dropped in this order: the job, the mount, the disk below it.
 pub(crate) struct Bed {
-    pub(crate) job: Job,
     pub(crate) mounted: Option<Mounted>,
+    pub(crate) job: Job,
+    /// Under the mount point nothing can be written: an agent that starts while the disk is not
+    /// mounted would begin a fresh log there.
+    _floor: Mounted,
     pub(crate) disk: FuseDisk,
+    /// How often the file system wanted its check before it was mounted.
+    pub(crate) repairs: u64,
+    kind: Kind,
     mount: PathBuf,
 }
 
@@ -34,17 +41,34 @@ impl Bed {
             fs::create_dir(&mount).unwrap();
             mount.clone()
         });
+        let floor = Mounted::read_only_memory(&mount);
         Self {
-            job,
             mounted: None,
+            job,
+            _floor: floor.unwrap_or_else(|why| panic!("{why}\n{}", mount_advice())),
             disk,
+            repairs: 0,
+            kind,
             mount,
         }
     }
 
     /// Mounts what is on the disk; `false` when the power went meanwhile.
+    ///
+    /// The superblock of ext4 is two sectors under one checksum and is written outside the
+    /// journal: a cut between the two needs the check that every boot makes before a mount.
     pub(crate) fn mount(&mut self) -> bool {
-        match Mounted::new(&self.disk.image(), &self.mount) {
+        let mut mounted = Mounted::new(&self.disk.image(), &self.mount);
+        if mounted.is_err() && self.disk.cut().is_none() && self.kind.is_ext4() {
+            let mut check = Command::new("e2fsck");
+            // 1: errors were corrected.
+            let status = check.args(["-f", "-y"]).arg(self.disk.image()).output();
+            let status = status.unwrap().status;
+            assert!(matches!(status.code(), Some(0 | 1)), "e2fsck: {status}");
+            self.repairs += 1;
+            mounted = Mounted::new(&self.disk.image(), &self.mount);
+        }
+        match mounted {
             Ok(mounted) => {
                 self.mounted = Some(mounted);
                 self.disk.cut().is_none()

@@ -145,7 +145,8 @@ impl Job {
     /// What must hold of the disk before any agent has touched it again: the log is torn at most,
     /// published files are whole.
     pub(crate) fn check_as_found(&self) -> Result<(), String> {
-        if self.log.exists() {
+        // A first open that was cut short leaves a directory without a segment.
+        if segments(&self.log) > 0 {
             let log = self.log.to_str().unwrap();
             forebay(&["wal", "verify", log]).map_err(|why| format!("as found: {why}"))?;
         }
@@ -238,6 +239,16 @@ fn config(dir: &Path, log: &Path, target: &str, port: u16) -> String {
          a1.channels.c1.maxFileSize = 1048576\na1.channels.c1.minimumRequiredSpace = 1048576\n{}",
         crate::rig::text_sink("k1", target, (1, 300))
     )
+}
+
+fn segments(log: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(log) else {
+        return 0;
+    };
+    let names = entries.map(|entry| entry.unwrap().file_name());
+    names
+        .filter(|name| name.to_string_lossy().starts_with("segment-"))
+        .count()
 }
 
 /// Runs a command of the binary that must find nothing.

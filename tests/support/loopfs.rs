@@ -19,6 +19,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whichever its blocks.
+    pub fn is_ext4(self) -> bool {
+        matches!(self, Self::Ext4 | Self::Ext4SmallBlocks)
+    }
+
     /// The maker, its arguments, and the package that holds it.
     fn maker(self) -> (&'static str, &'static [&'static str], &'static str) {
         match self {
@@ -67,11 +72,19 @@ impl Mounted {
         Ok(Self { at: at.to_owned() })
     }
 
+    /// An empty file system in memory into which nothing can be written.
+    pub fn read_only_memory(at: &Path) -> Result<Self, String> {
+        let mut command = Command::new("mount");
+        run(command.args(["-t", "tmpfs", "-o", "ro", "none"]).arg(at))?;
+        Ok(Self { at: at.to_owned() })
+    }
+
     /// Name of its block device, without the directory.
     pub fn device(&self) -> String {
         let mounts = std::fs::read_to_string("/proc/mounts").expect("mounts can be read");
         let at = self.at.to_str().expect("a path of ours");
-        let mut fields = mounts.lines().map(|line| line.split(' '));
+        // The topmost mount stands last.
+        let mut fields = mounts.lines().rev().map(|line| line.split(' '));
         let device = fields.find_map(|mut f| f.next().filter(|_| f.next() == Some(at)));
         let device = device.expect("it is mounted");
         device.trim_start_matches("/dev/").to_owned()

@@ -152,6 +152,14 @@ impl Agent {
         self.child.wait().unwrap();
     }
 
+    /// The same; panics with the end of its log when it ended otherwise.
+    pub(crate) fn reap_killed(&mut self) {
+        let status = self.child.wait().unwrap();
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+        let killed = signal == Some(Signal::KILL.as_raw());
+        assert!(killed, "it ended by itself: {status}\n{}", self.log_tail());
+    }
+
     fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap()
     }
