@@ -6,6 +6,8 @@
     reason = "a failed step of the harness fails its test"
 )]
 
+#[path = "support/netcat_client.rs"]
+mod netcat_client;
 #[path = "support/rig.rs"]
 mod rig;
 #[path = "support/workload.rs"]
@@ -13,13 +15,12 @@ mod workload;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use netcat_client::{Client, free_port};
 use rig::{Rig, tail_into_file_channel, text_sink};
-use workload::{Agent, LineWriter, compare, is_long, line, pause};
+use workload::{Agent, LineWriter, compare, is_long, pause};
 
 fn local(dir: &Path) -> String {
     format!("file://{}/out", dir.display())
@@ -32,77 +33,11 @@ fn random(state: &mut u64) -> u64 {
     *state
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
-
 fn drain(rig: &Rig) {
     let more = ["--until-drained", "--drain-timeout", "300"];
     let mut last = Agent::start_with(rig.dir.path(), &rig.config_path(), &more);
     let code = last.wait(Duration::from_secs(900));
     assert_eq!(code, 0, "the last run drains and ends\n{}", last.log_tail());
-}
-
-/// A client that sends each line once, keeps what was answered `OK`, and connects again after
-/// each kill. Lines in flight at a kill are never sent again.
-struct Client {
-    port: u16,
-    connection: Option<(TcpStream, BufReader<TcpStream>)>,
-    next: u64,
-    acknowledged: BTreeSet<u64>,
-}
-
-impl Client {
-    fn connect(&mut self) {
-        let start = Instant::now();
-        while self.connection.is_none() {
-            assert!(
-                start.elapsed() < Duration::from_secs(60),
-                "the port does not answer"
-            );
-            match TcpStream::connect(("127.0.0.1", self.port)) {
-                Ok(stream) => {
-                    stream
-                        .set_read_timeout(Some(Duration::from_secs(30)))
-                        .unwrap();
-                    let reader = BufReader::new(stream.try_clone().unwrap());
-                    self.connection = Some((stream, reader));
-                }
-                Err(_) => pause(Duration::from_millis(20)),
-            }
-        }
-    }
-
-    /// Sends `count` lines in one piece and reads their answers; an error ends the connection.
-    fn send(&mut self, count: u64) {
-        self.connect();
-        let first = self.next;
-        self.next += count;
-        let text: String = (first..first + count).map(|n| line(n) + "\n").collect();
-        let Some((stream, reader)) = &mut self.connection else {
-            return;
-        };
-        if stream.write_all(text.as_bytes()).is_err() {
-            self.connection = None;
-            return;
-        }
-        for number in first..first + count {
-            let mut answer = String::new();
-            match reader.read_line(&mut answer) {
-                Ok(_) if answer == "OK\n" => {
-                    self.acknowledged.insert(number);
-                }
-                _ => {
-                    self.connection = None;
-                    return;
-                }
-            }
-        }
-    }
 }
 
 #[allow(clippy::print_stdout, reason = "the figures are the point of the test")]
@@ -121,12 +56,7 @@ fn every_line_answered_ok_is_there_after_kills_and_no_line_twice() {
         )
     });
     let kills = if is_long() { 50 } else { 6 };
-    let mut client = Client {
-        port,
-        connection: None,
-        next: 0,
-        acknowledged: BTreeSet::new(),
-    };
+    let mut client = Client::new(port, 0);
     let mut seed = 0x0c1e_0f0e_ba12_3457_u64;
     for _ in 0..kills {
         let mut agent = rig.agent();
@@ -138,14 +68,15 @@ fn every_line_answered_ok_is_there_after_kills_and_no_line_twice() {
             pause(delay);
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         });
-        while !killer.is_finished() && client.connection.is_some() {
+        while !killer.is_finished() && client.is_connected() {
             client.send(1 + random(&mut seed) % 40);
         }
         killer.join().unwrap();
         agent.reap();
-        client.connection = None;
+        client.disconnect();
     }
     let mut agent = rig.agent();
+    client.connect();
     client.send(100);
     assert_eq!(agent.stop(), 0, "{}", agent.log_tail());
     let lines = rig.lines();

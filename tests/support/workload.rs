@@ -23,6 +23,13 @@ pub(crate) fn is_long() -> bool {
     std::env::var_os("FOREBAY_LONG").is_some()
 }
 
+/// A number from the environment, for whoever runs one case again.
+pub(crate) fn number_from(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    let number = text.parse();
+    Some(number.unwrap_or_else(|_| panic!("{variable}={text} is not a number")))
+}
+
 pub(crate) fn pause(time: Duration) {
     #[allow(
         clippy::disallowed_methods,
@@ -99,6 +106,12 @@ pub(crate) fn number(text: &str) -> u64 {
     number
 }
 
+/// The binary under test: this build's, or the one that `FOREBAY_BIN` names.
+pub(crate) fn binary() -> PathBuf {
+    let built = || PathBuf::from(env!("CARGO_BIN_EXE_forebay"));
+    std::env::var_os("FOREBAY_BIN").map_or_else(built, PathBuf::from)
+}
+
 /// The agent as a child process.
 pub(crate) struct Agent {
     child: Child,
@@ -111,17 +124,13 @@ impl Agent {
     }
 
     pub(crate) fn start_with(dir: &Path, config: &Path, more: &[&str]) -> Self {
-        let binary = std::env::var_os("FOREBAY_BIN").map_or_else(
-            || PathBuf::from(env!("CARGO_BIN_EXE_forebay")),
-            PathBuf::from,
-        );
         let log = dir.join("agent.log");
         let stderr = File::options()
             .create(true)
             .append(true)
             .open(&log)
             .unwrap();
-        let child = Command::new(binary)
+        let child = Command::new(binary())
             .args(["agent", "-n", "a1", "-f"])
             .arg(config)
             .args(more)
@@ -141,6 +150,14 @@ impl Agent {
     /// Waits for a process that somebody else has killed.
     pub(crate) fn reap(&mut self) {
         self.child.wait().unwrap();
+    }
+
+    /// The same; panics with the end of its log when it ended otherwise.
+    pub(crate) fn reap_killed(&mut self) {
+        let status = self.child.wait().unwrap();
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+        let killed = signal == Some(Signal::KILL.as_raw());
+        assert!(killed, "it ended by itself: {status}\n{}", self.log_tail());
     }
 
     fn pid(&self) -> Pid {
@@ -168,9 +185,18 @@ impl Agent {
         }
     }
 
+    /// SIGTERM, without waiting for what comes of it.
+    pub(crate) fn terminate(&self) {
+        kill_process(self.pid(), Signal::TERM).unwrap();
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// SIGTERM and the exit code.
     pub(crate) fn stop(&mut self) -> i32 {
-        kill_process(self.pid(), Signal::TERM).unwrap();
+        self.terminate();
         self.wait(Duration::from_secs(120))
     }
 
@@ -184,6 +210,20 @@ impl Agent {
                 self.kill();
                 panic!("the agent does not end\n{}", self.log_tail());
             }
+            pause(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits for a text in its log.
+    pub(crate) fn wait_for_log(&mut self, text: &str, limit: Duration) {
+        let start = Instant::now();
+        while !fs::read_to_string(&self.log)
+            .unwrap_or_default()
+            .contains(text)
+        {
+            self.assert_alive();
+            let log = self.log_tail();
+            assert!(start.elapsed() < limit, "no {text:?} in the log:\n{log}");
             pause(Duration::from_millis(20));
         }
     }

@@ -164,13 +164,14 @@ impl Flow {
         }
     }
 
-    /// Opens the channel, with pauses between failures. `None`: stopped before it was open.
+    /// Opens the channel, with pauses between failures. `None`: stopped before it was open. A
+    /// stop between failures is not a clean one: nobody knows what a log holds that does not open.
     async fn open(&self, orders: &mut Orders) -> Result<Option<Arc<dyn Channel>>, FlowEnd> {
         let name = &self.entry.name;
-        let mut failures = 0;
+        let (mut failures, mut failed) = (0, None);
         loop {
             if *orders.phase.borrow() != Phase::Run {
-                return Ok(None);
+                return failed.map_or(Ok(None), |reason| Err(FlowEnd::NotDrained(reason)));
             }
             let reason = match (self.open)().await {
                 Ok(channel) => {
@@ -195,9 +196,10 @@ impl Flow {
                 "channel cannot be opened; tried again in {pause:?}"
             );
             tokio::select! {
-                _ = orders.phase.wait_for(|phase| *phase != Phase::Run) => return Ok(None),
+                _ = orders.phase.wait_for(|phase| *phase != Phase::Run) => {}
                 () = tokio::time::sleep(pause) => {}
             }
+            failed = Some(format!("channel {name} could not be opened: {reason}"));
         }
     }
 

@@ -274,6 +274,28 @@ async fn a_failed_channel_is_reopened_after_everything_on_it_has_stopped() {
 }
 
 #[tokio::test]
+async fn a_stop_while_the_channel_cannot_be_opened_is_not_a_clean_one() {
+    let mut stage = stage(true, all_tiers);
+    let opens = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&opens);
+    stage.flow.open = Box::new(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async { Err(Failure::Retry("read-only".to_owned())) })
+    });
+    let flow = tokio::spawn(stage.flow.run(stage.orders));
+    until(|| opens.load(Ordering::Relaxed) == 2).await;
+    stage.phase.send_replace(Phase::Stop);
+    let FlowEnd::NotDrained(reason) = flow.await.unwrap() else {
+        panic!("nobody knows what the log still holds");
+    };
+    assert!(
+        reason.contains("could not be opened: read-only"),
+        "{reason}"
+    );
+    assert_eq!(starts(&stage.story), 0);
+}
+
+#[tokio::test]
 async fn a_component_that_fails_is_started_again_and_the_others_do_not_notice() {
     let stage = stage(true, |story| {
         let failing = vec![Failure::Retry("no such host".to_owned())];
