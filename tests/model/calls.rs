@@ -14,7 +14,7 @@ use forebay::channel::{
 use forebay::env::disk_sim::SimDisk;
 use forebay::event::{Seq, SeqRange};
 
-use super::check::{ANSWERED, CAPACITY, Checked, EPOCHS, ENDED, ORDER, broken, require};
+use super::check::{ANSWERED, CAPACITY, Checked, ENDED, EPOCHS, ORDER, broken, require};
 use super::driver::{Driver, Lease};
 use super::queue::{Entry, Item, State};
 
@@ -74,8 +74,12 @@ impl Call {
 
     pub(crate) fn ack(channel: &Arc<FileChannel>, lease: LeaseId, range: SeqRange) -> Self {
         let channel = Arc::clone(channel);
-        let future =
-            async move { channel.lease_ack(lease, range.last).await.map(|()| Answer::Done) };
+        let future = async move {
+            channel
+                .lease_ack(lease, range.last)
+                .await
+                .map(|()| Answer::Done)
+        };
         Self::of(What::Ack(range), Box::pin(future))
     }
 
@@ -273,10 +277,17 @@ impl Driver {
 
     fn granted(&mut self, call: &Call, answer: Answer) -> Checked {
         let Some(at) = call.entry else {
-            return broken(ANSWERED, format!("Ok to what was never queued: {:?}", call.what));
+            return broken(
+                ANSWERED,
+                format!("Ok to what was never queued: {:?}", call.what),
+            );
         };
         let lazy = matches!(call.what, What::Put { .. }) && !self.commits();
-        let reached = if lazy { self.spec.written } else { self.spec.durable };
+        let reached = if lazy {
+            self.spec.written
+        } else {
+            self.spec.durable
+        };
         require(at < reached, ANSWERED, || {
             let Spec { written, durable } = self.marks();
             format!("Ok to entry {at}, with {written} written and {durable} durable")
@@ -313,23 +324,26 @@ impl Driver {
     fn refused(&mut self, call: &Call, error: &ChannelError) -> Checked {
         let unexpected = || broken(ANSWERED, format!("{error} to {:?}", call.what));
         match (error, &call.what) {
-            (ChannelError::Poisoned { .. }, _) => {
-                require(self.has_failed(), ENDED, || format!("{error} while the log goes on"))
-            }
-            (ChannelError::Closed { .. }, _) => {
-                require(self.closed, ENDED, || format!("{error} while the log is open"))
-            }
+            (ChannelError::Poisoned { .. }, _) => require(self.has_failed(), ENDED, || {
+                format!("{error} while the log goes on")
+            }),
+            (ChannelError::Closed { .. }, _) => require(self.closed, ENDED, || {
+                format!("{error} while the log is open")
+            }),
             _ if call.entry.is_some() => unexpected(),
             (ChannelError::Full { .. }, What::Put { events, .. }) => {
                 self.stats.full += 1;
-                self.is_full_for(events, false).or_else(|why| broken(CAPACITY, format!("{error}: {why}")))
+                self.is_full_for(events, false)
+                    .or_else(|why| broken(CAPACITY, format!("{error}: {why}")))
             }
             // A close ends all leases.
             (ChannelError::LeaseLost { .. }, What::Seal(..)) if self.closed => Ok(()),
             (ChannelError::LeaseLost { .. }, What::Seal(lease, request)) => {
                 let held = self.lease(*lease).and_then(|l| l.held);
                 let holds = held.is_some_and(|(f, l)| f <= request.last.0 && request.last.0 <= l);
-                require(!holds, EPOCHS, || format!("{error} with {held:?} to {request:?}"))
+                require(!holds, EPOCHS, || {
+                    format!("{error} with {held:?} to {request:?}")
+                })
             }
             (
                 ChannelError::Refused { .. },
@@ -339,7 +353,9 @@ impl Driver {
                 let given_up = matches!(call.what, What::Abandon(_));
                 // With space short the events of a claimed epoch may be gone.
                 let gone = given_up && open.as_ref().is_some_and(|e| e.claimed);
-                require(open.is_none() || gone, EPOCHS, || format!("{error}: {open:?}"))
+                require(open.is_none() || gone, EPOCHS, || {
+                    format!("{error}: {open:?}")
+                })
             }
             (ChannelError::Refused { .. }, What::Seal(..)) => {
                 let many = self.spec.durable_state().epochs.len() > 8;
@@ -359,7 +375,11 @@ impl Driver {
             match (call.entry, what) {
                 (Some(at), _) => {
                     let lazy = matches!(what, What::Put { .. }) && !self.commits();
-                    let done = if lazy { self.spec.written } else { self.spec.durable };
+                    let done = if lazy {
+                        self.spec.written
+                    } else {
+                        self.spec.durable
+                    };
                     require(at >= done, ANSWERED, || {
                         format!("entry {at} of {done} is done and nobody answers {what:?}")
                     })?;

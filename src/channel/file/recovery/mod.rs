@@ -21,14 +21,17 @@
 //! | R7 | none good, one segment, no proof | - | - | first open was cut short: fresh channel |
 //! | R8 | none good | - | - | refused, nothing touched |
 //!
-//! *Crash* in recovery: the old segments are untouched, so the next open sees what this one saw.
+//! *Invariants*: INV-17, INV-18. *Crash* in recovery: the old segments are untouched, so the next
+//! open sees what this one saw.
 
 mod base;
 mod frames;
 mod replay;
 mod scanned;
 
-use wal_format::{FrameHeader, Identity, Lsn, Open, Record, SEGMENT_HEADER_BYTES, SegmentRef, Step};
+use wal_format::{
+    FrameHeader, Identity, Lsn, Open, Record, SEGMENT_HEADER_BYTES, SegmentRef, Step,
+};
 
 pub(super) use self::base::is_opening;
 pub(super) use self::frames::{put_op, rebuild};
