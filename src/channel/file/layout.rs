@@ -188,7 +188,7 @@ fn lock_error(dir: &Path, error: std::io::Error) -> OpenError {
     }
 }
 
-/// INV-12, INV-13: half of the old and half of the new log are no log.
+/// INV-12, INV-20: half of the old and half of the new log are no log.
 fn refuse_unfinished(disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
     match cut_short(disk, dir)? {
         Some(reason) => Err(OpenError::Directory {

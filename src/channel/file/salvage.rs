@@ -21,7 +21,7 @@
 //! | S4 | all of it, and `salvage.done` | refuses | begins anew |
 //! | S5 | `salvage.unfinished` removed | opens it | tells what was done |
 //!
-//! *Invariants* INV-13: the damaged log is not changed in any byte, name or time; no agent opens
+//! *Invariants* INV-20: the damaged log is not changed in any byte, name or time; no agent opens
 //! the new directory before S5; each step is durable before the next one begins.
 
 mod report;

@@ -61,7 +61,7 @@ fn run(disk: &SimDisk, request: &Request) -> Result<SalvageReport, SalvageError>
 fn salvage(disk: &SimDisk, choice: PossiblyDelivered) -> SalvageReport {
     let before = old_log(disk);
     let report = run(disk, &request(choice)).unwrap();
-    assert!(old_log(disk) == before, "INV-13: the old log was changed");
+    assert!(old_log(disk) == before, "INV-20: the old log was changed");
     report
 }
 
@@ -366,7 +366,7 @@ fn of_two_directories_one_is_enough() {
     assert_eq!(counted + report.unknown.map_or(0, |s| s.count()), 200);
 }
 
-/// INV-13: every step of the table in `salvage.rs`, stopped before each operation, by a kill and by
+/// INV-20: every step of the table in `salvage.rs`, stopped before each operation, by a kill and by
 /// a power cut, and given again.
 #[test]
 fn a_salvage_that_was_cut_short_at_any_step_ends_the_same_when_it_is_given_again() {
