@@ -99,3 +99,37 @@ fn no_manifest_switches_planted_bugs_on() {
         assert_eq!(naming(&text), expected, "{manifest}");
     }
 }
+
+/// Names in a list of bugs: the first string of a line that begins with a name in code.
+fn listed(source: &str) -> Vec<String> {
+    let text = fs::read_to_string(Path::new(ROOT).join(source)).unwrap();
+    let (_, list) = text.split_once("planted_bugs! {\n").unwrap();
+    let (list, _) = list.split_once("\n}\n").unwrap();
+    let lines = list.lines().map(str::trim).filter(|l| !l.starts_with("//"));
+    lines
+        .filter_map(|line| Some(line.split('"').nth(1)?.to_owned()))
+        .collect()
+}
+
+/// The table of the last run has a row for every bug, in order, and somebody has caught each.
+#[test]
+fn every_planted_bug_has_a_row_with_who_caught_it() {
+    let mut bugs = listed("src/planted.rs");
+    bugs.extend(listed("wal-format/src/planted.rs"));
+    assert!(bugs.len() >= 24, "{bugs:?}");
+    let table = fs::read_to_string(Path::new(ROOT).join("docs/PLANTED.md")).unwrap();
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let names: Vec<&str> = rows.iter().map(|row| row[0].trim_matches('`')).collect();
+    assert_eq!(names, bugs, "run tests/long/planted-bugs.sh --write");
+    for row in &rows {
+        let caught = row[2] != "-" || row[3] != "-";
+        assert!(
+            row.len() == 5 && caught && !row[2].contains("escaped"),
+            "{row:?}"
+        );
+    }
+}

@@ -10,14 +10,15 @@
 #   planted-bugs.sh no-sync watermark-stuck     only these
 #
 # CRASHES (default 20000) is how many crashes the model gets for a bug, LIMIT (default 300) how many
-# seconds the tests get. Who does not come back in time has noticed as well: it is told as a hang.
+# seconds model and tests get each, PROFILE (default sim) what the model is built with. Who does not
+# come back in time has noticed as well: it is told as a hang.
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 table=docs/PLANTED.md
 crashes=${CRASHES:-20000}
 limit=${LIMIT:-300}
 work=$(mktemp -d)
-ended=0
+ended=0 hung=''
 trap 'rm -rf "$work"' EXIT
 
 short='' write='' only=()
@@ -36,32 +37,38 @@ built() {
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1
 }
 
-# watched SECONDS COMMAND: runs it until it ends, says FAILED, or time is up; its output is in
-# $work/log. Returns 0 if it ended well.
+# watched SECONDS LOG PATTERN COMMAND: runs it until it ends, says PATTERN, or time is up (then
+# `hung` is set); `ended` is its exit code. It is ended as a job of this shell and never by a number:
+# on a busy machine that is somebody else's by then.
 watched() {
-    local seconds=$1 begun=$SECONDS
-    shift
-    RUST_BACKTRACE=0 "$@" >"$work/log" 2>&1 &
-    local pid=$!
-    while kill -0 "$pid" 2>/dev/null; do
-        if grep -q '^test .* FAILED$' "$work/log"; then
-            kill -9 "$pid" 2>/dev/null
-        elif [ $((SECONDS - begun)) -ge "$seconds" ]; then
-            echo "hang" >>"$work/log"
-            kill -9 "$pid" 2>/dev/null
+    local seconds=$1 log=$2 pattern=$3 begun=$SECONDS
+    shift 3
+    hung=''
+    RUST_BACKTRACE=0 "$@" >"$log" 2>&1 &
+    while [ -n "$(jobs -rp)" ]; do
+        [ $((SECONDS - begun)) -lt "$seconds" ] || hung=1
+        if [ -n "$hung" ] || grep -q "$pattern" "$log"; then
+            kill -9 %% 2>/dev/null
         fi
         sleep 0.1
     done
-    wait "$pid" 2>/dev/null
+    wait "$!" 2>/dev/null
     ended=$?
     return "$ended"
+}
+
+# tested SECONDS COMMAND: the same for tests.
+tested() {
+    local seconds=$1
+    shift
+    watched "$seconds" "$work/log" '^test .* FAILED$' "$@"
 }
 
 # What the tests said: the name of the first that failed, hung or aborted; nothing if all passed.
 catcher() {
     local name
     name=$(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$work/log" | head -n 1)
-    if [ -z "$name" ] && grep -q '^hang$' "$work/log"; then
+    if [ -z "$name" ] && [ -n "$hung" ]; then
         name=$(sed -n 's/^test \(.*\) has been running.*/\1/p' "$work/log" | head -n 1)
         name="${name:-?} (hang)"
     fi
@@ -81,9 +88,10 @@ tests_against() {
         [ -n "$(catcher)" ] && { catcher; return; }
         [ -n "$short" ] && return
     fi
-    FOREBAY_PLANTED=$1 watched 60 "$format"
+    [ -n "$short" ] && [ -n "$(recorded_seed "$1")" ] && return
+    FOREBAY_PLANTED=$1 tested 60 "$format"
     [ -n "$(catcher)" ] && { catcher; return; }
-    FOREBAY_PLANTED=$1 watched "$limit" "$channel" channel::file --test-threads 2
+    FOREBAY_PLANTED=$1 tested "$limit" "$channel" channel::file --test-threads 2
     catcher
 }
 
@@ -92,36 +100,56 @@ one_test() {
     local name=${2% (*)} seconds=60
     [ "$name" = "$2" ] || seconds=20
     case $name in
-        channel::*) FOREBAY_PLANTED=$1 watched "$seconds" "$channel" "$name" --exact ;;
-        *::tests::*) FOREBAY_PLANTED=$1 watched "$seconds" "$format" "$name" --exact ;;
-        *) FOREBAY_PLANTED=$1 watched "$seconds" "$channel" "channel::file::tests::$name" --exact ;;
+        channel::*) FOREBAY_PLANTED=$1 tested "$seconds" "$channel" "$name" --exact ;;
+        *::tests::*) FOREBAY_PLANTED=$1 tested "$seconds" "$format" "$name" --exact ;;
+        *) FOREBAY_PLANTED=$1 tested "$seconds" "$channel" "channel::file::tests::$name" --exact ;;
     esac
 }
 
 # The test in the row of a bug.
 recorded() { sed -n "s/^| \`$1\` |.*| \`\([^|\`]*\)\` *|[^|]*|\$/\1/p" "$table" 2>/dev/null; }
 
-# model_against BUG: "promise, after N crashes"; nothing if all held.
+# model_against BUG [SEED]: "promise, after N crashes (seed S)"; nothing if all held. With a seed
+# only that history. The model would go on to make the history smaller: here its name is enough.
 model_against() {
-    FOREBAY_PLANTED=$1 timeout -k 1 "$limit" "$model" --crashes "$crashes" --jobs 1 >"$work/model" 2>&1
-    local status=$? after
-    after=$(sed -n 's/^\([0-9]*\) crashes (.*/\1/p' "$work/model")
-    case $status in
-        0) ;;
-        124 | 137) echo "hang" ;;
-        *) echo "$(sed -n 's/^seed [0-9]*: *//p' "$work/model" | head -n 1 | cut -c 1-70), after ${after:-0}" ;;
-    esac
+    local from=${2:-0} most=$crashes
+    [ -z "${2:-}" ] || most=1
+    FOREBAY_PLANTED=$1 watched "$limit" "$work/model" '^seed ' \
+        "$model" --from "$from" --crashes "$most" --jobs 1
+    if grep -q '^seed ' "$work/model"; then
+        local after seed what
+        after=$(sed -n 's/^\([0-9]*\) crashes (.*/\1/p' "$work/model")
+        seed=$(sed -n 's/^seed \([0-9]*\):.*/\1/p' "$work/model" | head -n 1)
+        what=$(sed -n 's/^seed [0-9]*: *//p' "$work/model" | head -n 1 | sed 's, broken at .*,,' | tr '|`' '  ')
+        echo "$what, after ${after:-0} (seed $seed)"
+    elif [ -n "$hung" ]; then
+        echo "hang"
+    elif [ "$ended" -ne 0 ]; then
+        echo "abort ($ended)"
+    fi
 }
+
+# The seed in the row of a bug.
+recorded_seed() { sed -n "s/^| \`$1\` |.*(seed \([0-9]*\)) |.*/\1/p" "$table"; }
 
 echo "building ..."
 channel=$(built test --lib --no-run --features planted)
 format=$(built test -p wal-format --lib --no-run --features planted)
-model=''
-[ -n "$short" ] || model=$(built build --profile sim --bin crash-model --features planted)
-if [ -z "$channel" ] || [ -z "$format" ] || { [ -z "$short" ] && [ -z "$model" ]; }; then
+# The short form asks the model only for what no test has caught: unoptimised, it builds faster.
+profile=${PROFILE:-sim}
+[ -z "$short" ] || profile=dev
+model=-
+if [ -z "$short" ] || grep -q '^| `.*(seed [0-9]*) | - |' "$table"; then
+    model=$(built build --profile "$profile" --bin crash-model --features planted)
+fi
+if [ -z "$channel" ] || [ -z "$format" ] || [ -z "$model" ]; then
     echo "planted-bugs: the build failed"
     exit 1
 fi
+# Copies, so that whoever builds meanwhile changes nothing.
+cp "$channel" "$work/channel" && channel=$work/channel
+cp "$format" "$work/format" && format=$work/format
+[ "$model" = - ] || { cp "$model" "$work/model-binary" && model=$work/model-binary; }
 "$channel" planted::tests --nocapture | sed -n 's/^bug //p' >"$work/bugs"
 if [ ${#only[@]} -gt 0 ]; then
     for name in "${only[@]}"; do grep "^$name " "$work/bugs" || { echo "no bug $name"; exit 2; }; done >"$work/some"
@@ -142,7 +170,7 @@ control() {
     local test
     for test in "$format" "$channel channel::file"; do
         # shellcheck disable=SC2086
-        watched 1800 $test || { echo "control: $(catcher) fails without a bug"; cat "$work/log"; return 1; }
+        tested 1800 $test || { echo "control: $(catcher) fails without a bug"; cat "$work/log"; return 1; }
     done
     local found
     found=$(model_against '')
@@ -158,7 +186,12 @@ while read -r bug what; do
     by_test=$(tests_against "$bug")
     took=$((($(date +%s%N) - begun) / 100000000))
     by_model=''
-    [ -n "$model" ] && by_model=$(model_against "$bug")
+    seed=$(recorded_seed "$bug")
+    if [ -z "$short" ]; then
+        by_model=$(model_against "$bug")
+    elif [ -z "$by_test" ] && [ -n "$seed" ]; then
+        by_model=$(model_against "$bug" "$seed")
+    fi
     if [ -z "$by_test$by_model" ]; then
         escaped=$((escaped + 1))
         by_test='' by_model="**escaped**"

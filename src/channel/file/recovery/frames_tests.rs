@@ -220,3 +220,35 @@ fn a_frame_is_written_again_with_the_body_and_the_numbers_it_had() {
     let numbers = (again.body_len, again.body_crc, again.count);
     assert_eq!(numbers, (frame.header.body_len, frame.header.body_crc, 2));
 }
+
+/// INV-8: an incarnation that only the unproven tail names has been given its number.
+#[test]
+fn the_next_incarnation_comes_behind_those_that_only_the_tail_names() {
+    let opened = |incarnation| {
+        let open = wal_format::Open {
+            incarnation,
+            nonce: 1,
+            identity: wal_format::Identity::default(),
+            opened_at_ms: 0,
+            previous: None,
+        };
+        record(&Record::Incarnation(open), 5, 3)
+    };
+    let recovered = |suspects| super::super::Recovered {
+        state: LogState {
+            incarnation: 4,
+            ..state()
+        },
+        proven: Lsn(0),
+        suspects,
+        segments: Vec::new(),
+        leftovers: Vec::new(),
+        damage: Vec::new(),
+        torn: None,
+        cut: None,
+    };
+    assert_eq!(recovered(vec![]).last_incarnation(), 4);
+    assert_eq!(recovered(vec![opened(3)]).last_incarnation(), 4);
+    let tail = vec![opened(6), put(5, 1, 4, WHOLE), opened(5)];
+    assert_eq!(recovered(tail).last_incarnation(), 6);
+}
