@@ -187,7 +187,7 @@ fn without_any_snapshot_and_the_first_segment_what_stood_before_is_unknown() {
 fn events_of_a_missing_segment_are_lost_by_name_and_the_rest_is_kept() {
     let disk = log();
     let segments = segments(&disk);
-    assert!(segments.len() > 3, "{segments:?}");
+    assert_eq!(segments.len(), 3, "{segments:?}");
     disk.remove(&segments[1]).unwrap();
     let report = salvage(&disk, PossiblyDelivered::Keep);
     let [(first, last)] = spans(&report.lost)[..] else {
@@ -224,7 +224,7 @@ fn an_unreadable_sector_and_a_cut_file_cost_what_stood_there() {
     let (path, at) = find(&disk, 30);
     let bad = at as u64 / 4096 * 4096;
     disk.fail_reads(&path, bad..bad + 4096).unwrap();
-    let cut = segments(&disk).remove(2);
+    let cut = segments(&disk).remove(1);
     let file = disk.open(&cut, true, WriteBackend::Pwrite).unwrap();
     file.truncate(40_000).unwrap();
     drop(file);
@@ -363,7 +363,10 @@ fn of_two_directories_one_is_enough() {
     let counted = report.kept_events()
         + report.lost.iter().map(Span::count).sum::<u64>()
         + report.delivered.iter().map(Span::count).sum::<u64>();
-    assert_eq!(counted + report.unknown.map_or(0, |s| s.count()), 200);
+    assert_eq!(
+        counted + report.unknown.map_or(0, |s| s.count()),
+        report.next_sequence - 1
+    );
 }
 
 /// INV-20: every step of the table in `salvage.rs`, stopped before each operation, by a kill and by
@@ -398,7 +401,7 @@ fn a_salvage_that_was_cut_short_at_any_step_ends_the_same_when_it_is_given_again
                         && names.len() <= 2 => {}
                 Ok(_) => match try_open(&agent, vec![to()]) {
                     // The last step was done and not yet known to be.
-                    Ok(channel) => assert_eq!(take_all(&channel).0.len(), 186, "{context}"),
+                    Ok(channel) => assert_eq!(take_all(&channel).0.len(), 188, "{context}"),
                     Err(error) => {
                         refusals += 1;
                         let said = error.to_string();
@@ -408,8 +411,8 @@ fn a_salvage_that_was_cut_short_at_any_step_ends_the_same_when_it_is_given_again
             }
             let done = run(&found, &request(PossiblyDelivered::Keep));
             let done = done.unwrap_or_else(|e| panic!("{context}: {e}"));
-            assert_eq!(spans(&done.lost), [(61, 64)], "{context}");
-            let left = [all(10..60), all(64..200)].concat();
+            assert_eq!(spans(&done.lost), [(61, 62)], "{context}");
+            let left = [all(10..60), all(62..200)].concat();
             assert_eq!(content(&found), (left, "200".to_owned()), "{context}");
             assert!(
                 old_log(&found) == before,
