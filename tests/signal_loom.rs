@@ -7,7 +7,10 @@
 //! reports. `LOOM_CHECKPOINT_FILE` and `LOOM_LOG` show a failing schedule step by step.
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails its test")]
-#![allow(clippy::print_stdout, reason = "a test tells how many schedules there were")]
+#![allow(
+    clippy::print_stdout,
+    reason = "a test tells how many schedules there were"
+)]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

@@ -59,7 +59,12 @@ impl RealFile {
         }
         let len = usize::try_from(self.len()).map_err(io::Error::other)?;
         let writable = self.writable && self.backend == WriteBackend::Map;
-        let region = Arc::new(Region::map(&self.file, len, writable, Arc::clone(&self.frontier))?);
+        let region = Arc::new(Region::map(
+            &self.file,
+            len,
+            writable,
+            Arc::clone(&self.frontier),
+        )?);
         *map = Some(Arc::clone(&region));
         Ok(region)
     }

@@ -55,12 +55,11 @@ impl Frontier {
     ///
     /// # Errors
     /// Something at or behind `offset` has been viewed: nothing is stored.
-    pub fn store(
-        &self,
-        offset: usize,
-        store: impl FnOnce() -> io::Result<()>,
-    ) -> io::Result<()> {
-        let _one = self.one_store.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn store(&self, offset: usize, store: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let _one = self
+            .one_store
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         {
             let mut marks = self.marks();
             if marks.viewed > offset {
@@ -215,7 +214,10 @@ impl Region {
 
     /// Reads `[0, len)` ahead into the map, without dirtying it.
     pub fn populate(&self, len: usize) {
-        #[cfg_attr(not(test), allow(irrefutable_let_patterns, reason = "tests have two kinds"))]
+        #[cfg_attr(
+            not(test),
+            allow(irrefutable_let_patterns, reason = "tests have two kinds")
+        )]
         if let Memory::Map(map) = &self.memory
             && len > 0
             && let Err(error) = map.advise_range(Advice::PopulateRead, 0, len.min(self.len))

@@ -101,12 +101,21 @@ impl Bench {
         assert_eq!(self.disk.unsynced_reads(), 0, "read before the sync");
         drop(self.channel);
         let there = events_after(&self.disk.crash_as(Crash::DropAll));
-        let lost: Vec<_> = acknowledged.difference(gone).filter(|n| !there.contains(n)).collect();
-        assert!(lost.is_empty(), "acknowledged and lost: {lost:?}, there: {there:?}");
+        let lost: Vec<_> = acknowledged
+            .difference(gone)
+            .filter(|n| !there.contains(n))
+            .collect();
+        assert!(
+            lost.is_empty(),
+            "acknowledged and lost: {lost:?}, there: {there:?}"
+        );
         let invented: Vec<_> = there.difference(put).collect();
         assert!(invented.is_empty(), "never put: {invented:?}");
         let again: Vec<_> = there.intersection(gone).collect();
-        assert!(again.is_empty(), "acknowledged by a sink and there again: {again:?}");
+        assert!(
+            again.is_empty(),
+            "acknowledged by a sink and there again: {again:?}"
+        );
     }
 }
 
@@ -226,7 +235,9 @@ fn be_quiet_about_ordered_panics() {
 
 fn number_from(name: &str, or: u64) -> u64 {
     match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")),
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
         Err(_) => or,
     }
 }
@@ -243,7 +254,10 @@ fn run(scheduler: impl Scheduler + 'static, scenario: fn()) -> usize {
         })
     }));
     outcome.unwrap_or_else(|panic| {
-        println!("failed at schedule {} of this scheduler", count.load(Ordering::Relaxed));
+        println!(
+            "failed at schedule {} of this scheduler",
+            count.load(Ordering::Relaxed)
+        );
         resume_unwind(panic)
     })
 }
@@ -262,12 +276,18 @@ pub fn explore(scenario: fn()) {
     let count = usize::try_from(number_from("FOREBAY_SCHEDULES", 200)).unwrap();
     let seed = number_from("FOREBAY_SEED", 1);
     let start = Instant::now();
-    let mut tried = run(RandomScheduler::new_from_seed(seed, count.div_ceil(2)), scenario);
+    let mut tried = run(
+        RandomScheduler::new_from_seed(seed, count.div_ceil(2)),
+        scenario,
+    );
     for depth in [2, 3, 5] {
         let each = count.div_ceil(6);
         tried += run(PctScheduler::new_from_seed(seed, depth, each), scenario);
     }
     let thread = std::thread::current();
     let name = thread.name().unwrap_or_default();
-    println!("{name}: {tried} schedules from seed {seed} in {:.1?}", start.elapsed());
+    println!(
+        "{name}: {tried} schedules from seed {seed} in {:.1?}",
+        start.elapsed()
+    );
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use forebay::channel::{Channel, ChannelError, TakeMode, TakeTransaction};
 use forebay::env::disk_sim::{Call, Fault};
 
-use crate::bench::{Bench, below, block_on, dawdle, event, explore, keeps, options, spawn, stepped};
+use crate::bench::{
+    Bench, below, block_on, dawdle, event, explore, keeps, options, spawn, stepped,
+};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -56,7 +58,10 @@ impl Crowd {
                     if has_ended(&answer) {
                         return;
                     }
-                    assert!(keeps(&disk, number), "{number} is answered, not on the medium");
+                    assert!(
+                        keeps(&disk, number),
+                        "{number} is answered, not on the medium"
+                    );
                     acknowledged.lock().unwrap().insert(number);
                 }
             }));
@@ -135,7 +140,9 @@ fn after_a_failed_sync_everybody_is_told_and_nobody_waits() {
     explore(|| {
         let bench = crowded();
         let fault = Fault::io(Call::Sync).on("segment-");
-        bench.disk.inject(fault.after(u32::try_from(below(4)).unwrap()));
+        bench
+            .disk
+            .inject(fault.after(u32::try_from(below(4)).unwrap()));
         let crowd = Crowd::gather(&bench);
         // Where the fault was not met the close ends them.
         if bench.disk.faults_met() == 0 {
@@ -161,7 +168,11 @@ fn a_failed_sync_ends_the_log_without_any_help() {
 fn a_panic_of_whoever_commits_ends_the_log_without_any_help() {
     explore(|| {
         let bench = crowded();
-        let call = if below(2) == 0 { Call::Sync } else { Call::Store };
+        let call = if below(2) == 0 {
+            Call::Sync
+        } else {
+            Call::Store
+        };
         bench.disk.inject(Fault::panic(call).on("segment-"));
         Crowd::gather(&bench).disperse(bench);
     });
@@ -176,12 +187,19 @@ fn a_close_during_commits_answers_everybody_and_nothing_is_written_behind_the_se
         bench.channel.close().unwrap();
         let operations = bench.disk.operations();
         let again = bench.channel.commit_put_blocking(event(99, 40));
-        assert!(matches!(again, Err(ChannelError::Closed { .. })), "{again:?}");
+        assert!(
+            matches!(again, Err(ChannelError::Closed { .. })),
+            "{again:?}"
+        );
         let disk = bench.disk.clone();
         for thread in crowd.threads {
             thread.join().unwrap();
         }
-        assert_eq!(disk.operations(), operations, "somebody wrote after the close");
+        assert_eq!(
+            disk.operations(),
+            operations,
+            "somebody wrote after the close"
+        );
         let opened = stepped(&disk.kill(), options());
         assert_eq!(opened.found(), Default::default(), "a clean close");
         drop(opened);
@@ -223,7 +241,10 @@ fn a_drop_ends_the_threads_wherever_they_are() {
         };
         let done: BTreeSet<u64> = (0..below(3) as u64).collect();
         for number in &done {
-            bench.channel.commit_put_blocking(event(*number, 40)).unwrap();
+            bench
+                .channel
+                .commit_put_blocking(event(*number, 40))
+                .unwrap();
         }
         dawdle(200);
         bench.finish(&done, &BTreeSet::new(), &done);

@@ -51,7 +51,10 @@ fn epoch_numbers_are_dense_and_given_once_whoever_goes_away() {
     explore(|| {
         let bench = Bench::open(options());
         for number in 0..6 {
-            bench.channel.commit_put_blocking(event(number, 40)).unwrap();
+            bench
+                .channel
+                .commit_put_blocking(event(number, 40))
+                .unwrap();
         }
         let sealers: Vec<_> = (0..3)
             .map(|_| {
@@ -70,15 +73,29 @@ fn epoch_numbers_are_dense_and_given_once_whoever_goes_away() {
                 })
             })
             .collect();
-        let told: Vec<u64> = sealers.into_iter().filter_map(|s| s.join().unwrap()).collect();
+        let told: Vec<u64> = sealers
+            .into_iter()
+            .filter_map(|s| s.join().unwrap())
+            .collect();
         // What a caller has left behind is written before anything later.
         bench.channel.commit_put_blocking(event(6, 40)).unwrap();
         let journal = bench.channel.journal();
         let open = journal.open_epochs();
         let numbers: Vec<u64> = open.iter().map(|e| e.epoch).collect();
-        assert_eq!(numbers, (1..journal.next_epoch()).collect::<Vec<_>>(), "dense");
-        assert!(told.iter().all(|n| numbers.contains(n)), "{told:?} of {numbers:?}");
-        assert_eq!(told.iter().collect::<BTreeSet<_>>().len(), told.len(), "given twice");
+        assert_eq!(
+            numbers,
+            (1..journal.next_epoch()).collect::<Vec<_>>(),
+            "dense"
+        );
+        assert!(
+            told.iter().all(|n| numbers.contains(n)),
+            "{told:?} of {numbers:?}"
+        );
+        assert_eq!(
+            told.iter().collect::<BTreeSet<_>>().len(),
+            told.len(),
+            "given twice"
+        );
         // No event is in two epochs, and all others wait.
         let mut sealed = BTreeSet::new();
         for epoch in &open {
@@ -101,9 +118,15 @@ fn a_seal_and_a_release_of_the_same_lease_exclude_each_other() {
     explore(|| {
         let bench = Bench::open(options());
         for number in 0..2 {
-            bench.channel.commit_put_blocking(event(number, 40)).unwrap();
+            bench
+                .channel
+                .commit_put_blocking(event(number, 40))
+                .unwrap();
         }
-        let lease = bench.channel.open_lease(TakeMode::Staged { block_events: 2 }).unwrap();
+        let lease = bench
+            .channel
+            .open_lease(TakeMode::Staged { block_events: 2 })
+            .unwrap();
         bench.channel.lease_take(lease, 2, usize::MAX).unwrap();
         let channel = bench.dynamic();
         let revoke = spawn(move || channel.release_lease(lease));
@@ -118,7 +141,11 @@ fn a_seal_and_a_release_of_the_same_lease_exclude_each_other() {
         assert_eq!((status.waiting, status.sealed_unpublished), expected);
         bench.channel.close().unwrap();
         let all: BTreeSet<u64> = (0..2).collect();
-        let gone = if expected.0 == 0 { all.clone() } else { BTreeSet::new() };
+        let gone = if expected.0 == 0 {
+            all.clone()
+        } else {
+            BTreeSet::new()
+        };
         bench.finish(&all, &gone, &all);
     });
 }
@@ -146,7 +173,10 @@ fn events_of_a_seal_that_is_refused_are_offered_to_whoever_waits() {
         });
         dawdle(30);
         let refused = block_on(take.seal(request(Seq(1), 9_000)));
-        assert!(matches!(refused, Err(ChannelError::Refused { .. })), "{refused:?}");
+        assert!(
+            matches!(refused, Err(ChannelError::Refused { .. })),
+            "{refused:?}"
+        );
         // The lease stays open meanwhile.
         assert_eq!(other.join().unwrap(), [0]);
         drop(take);

@@ -13,7 +13,10 @@
 //! sets both.
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails its test")]
-#![allow(clippy::print_stdout, reason = "a test tells how many schedules it has tried")]
+#![allow(
+    clippy::print_stdout,
+    reason = "a test tells how many schedules it has tried"
+)]
 
 mod bench;
 mod ends;

@@ -48,7 +48,10 @@ fn every_put_is_answered_and_only_once_it_is_on_the_medium() {
             producer(&bench, 2..4, false, 40),
             producer(&bench, 4..6, true, 40),
         ];
-        let done: BTreeSet<u64> = producers.into_iter().flat_map(|p| p.join().unwrap()).collect();
+        let done: BTreeSet<u64> = producers
+            .into_iter()
+            .flat_map(|p| p.join().unwrap())
+            .collect();
         assert_eq!(done, (0..6).collect());
         assert_eq!(bench.channel.status().next_sequence, 7, "numbers are dense");
         bench.channel.close().unwrap();
@@ -93,8 +96,10 @@ fn puts_that_wait_for_capacity_go_on_when_events_are_acknowledged() {
             }
             gone
         });
-        let mut done: BTreeSet<u64> =
-            producers.into_iter().flat_map(|p| p.join().unwrap()).collect();
+        let mut done: BTreeSet<u64> = producers
+            .into_iter()
+            .flat_map(|p| p.join().unwrap())
+            .collect();
         let gone = consumer.join().unwrap();
         assert_eq!(done, (0..6).collect());
         assert_eq!(gone, done);
@@ -119,7 +124,10 @@ fn capacity_is_promised_to_one_put_only() {
             producer(&bench, 2..4, true, 40),
             producer(&bench, 4..6, false, 40),
         ];
-        let done: BTreeSet<u64> = producers.into_iter().flat_map(|p| p.join().unwrap()).collect();
+        let done: BTreeSet<u64> = producers
+            .into_iter()
+            .flat_map(|p| p.join().unwrap())
+            .collect();
         assert_eq!(done.len(), 3, "{done:?}");
         assert_eq!(bench.channel.status().waiting, 3);
         bench.channel.close().unwrap();
@@ -140,10 +148,16 @@ fn room_on_disk_is_promised_to_one_put_only_and_never_from_the_reserve() {
             producer(&bench, 5..10, true, 12_000),
             producer(&bench, 10..15, false, 12_000),
         ];
-        let done: BTreeSet<u64> = producers.into_iter().flat_map(|p| p.join().unwrap()).collect();
+        let done: BTreeSet<u64> = producers
+            .into_iter()
+            .flat_map(|p| p.join().unwrap())
+            .collect();
         assert!(done.len() >= 4, "{done:?}");
         let left = files(&bench.disk, "spare-").len();
-        assert!(left >= 4, "{left} prepared segments are left after {done:?}");
+        assert!(
+            left >= 4,
+            "{left} prepared segments are left after {done:?}"
+        );
         bench.channel.close().unwrap();
         bench.finish(&done, &BTreeSet::new(), &(0..15).collect());
     });
@@ -190,7 +204,9 @@ fn records_that_need_a_new_segment_wait_for_the_preparer_and_no_longer() {
         // Nothing is prepared ahead; the active segment is filled to the brim.
         let bench = Bench::open_fresh(options);
         let mut put = BTreeSet::new();
-        for size in [15_000, 15_000, 15_000, 7_000, 3_000, 1_000, 400, 200, 100, 40, 10] {
+        for size in [
+            15_000, 15_000, 15_000, 7_000, 3_000, 1_000, 400, 200, 100, 40, 10,
+        ] {
             let number = put.len() as u64;
             match bench.channel.commit_put_blocking(event(number, size)) {
                 Ok(_) => drop(put.insert(number)),

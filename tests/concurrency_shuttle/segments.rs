@@ -94,7 +94,9 @@ fn an_epoch_that_is_given_up_is_given_back_whole_or_not_at_all() {
                 shuttle::thread::yield_now();
             }
         });
-        let lease = dynamic.open_lease(TakeMode::Staged { block_events: 9 }).unwrap();
+        let lease = dynamic
+            .open_lease(TakeMode::Staged { block_events: 9 })
+            .unwrap();
         dynamic.lease_take(lease, 2, usize::MAX).unwrap();
         let request = SealRequest {
             last: forebay::event::Seq(2),
@@ -129,7 +131,11 @@ fn an_epoch_that_is_given_up_is_given_back_whole_or_not_at_all() {
         dynamic.close().unwrap();
         drop((journal, dynamic, channel));
         let there = events_after(&disk.kill());
-        let wanted: BTreeSet<u64> = if given_up { [0, 1].into() } else { BTreeSet::new() };
+        let wanted: BTreeSet<u64> = if given_up {
+            [0, 1].into()
+        } else {
+            BTreeSet::new()
+        };
         assert_eq!(there, wanted);
     });
 }

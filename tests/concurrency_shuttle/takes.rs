@@ -7,8 +7,8 @@ use std::time::Duration;
 use forebay::channel::file::SyncMode;
 use forebay::channel::{Channel, TakeMode, TakeTransaction};
 
-use crate::bench::{Bench, below, block_on, dawdle, event, explore, keeps, numbers_of, options};
 use crate::bench::spawn;
+use crate::bench::{Bench, below, block_on, dawdle, event, explore, keeps, numbers_of, options};
 
 /// Only bounds what never happens: time stands still.
 const LONG: Duration = Duration::from_secs(60);
@@ -37,7 +37,10 @@ fn consumer(
             assert!(batch.lost.is_empty());
             let numbers = numbers_of(&batch);
             for number in &numbers {
-                assert!(keeps(&disk, *number), "{number} is taken and not on the medium");
+                assert!(
+                    keeps(&disk, *number),
+                    "{number} is taken and not on the medium"
+                );
             }
             dawdle(4);
             if below(3) == 0 || numbers.is_empty() {
@@ -67,7 +70,9 @@ fn deliver(sync: SyncMode, modes: &[fn() -> TakeMode]) {
     let bench = Bench::open(options);
     let gone = Arc::new(std::sync::Mutex::new(BTreeSet::new()));
     let modes = modes.iter();
-    let consumers: Vec<_> = modes.map(|mode| consumer(&bench, *mode, 6, &gone)).collect();
+    let consumers: Vec<_> = modes
+        .map(|mode| consumer(&bench, *mode, 6, &gone))
+        .collect();
     let producers: Vec<_> = [0..2, 2..4, 4..6]
         .into_iter()
         .enumerate()

@@ -545,7 +545,10 @@ impl Core {
                 drop(queue);
                 // Staged events no longer count against the capacity.
                 self.room.raise();
-                if read.through.is_none_or(|through| through < grant.range.last) {
+                if read
+                    .through
+                    .is_none_or(|through| through < grant.range.last)
+                {
                     // What was granted and not read waits again, also for others.
                     self.ready.raise();
                 }

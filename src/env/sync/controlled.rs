@@ -61,9 +61,9 @@ impl<T> Mutex<T> {
         match self.0.try_lock() {
             Ok(held) => Ok(guard(held)),
             Err(TryLockError::WouldBlock) => Err(TryLockError::WouldBlock),
-            Err(TryLockError::Poisoned(poisoned)) => Err(TryLockError::Poisoned(
-                PoisonError::new(guard(poisoned.into_inner())),
-            )),
+            Err(TryLockError::Poisoned(poisoned)) => Err(TryLockError::Poisoned(PoisonError::new(
+                guard(poisoned.into_inner()),
+            ))),
         }
     }
 }
@@ -365,7 +365,11 @@ struct TaskAlarm {
 impl Ring for TaskAlarm {
     fn ring(&self) {
         self.rang.store(true, Ordering::SeqCst);
-        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let waker = self
+            .waker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(waker) = waker {
             waker.wake();
         }
