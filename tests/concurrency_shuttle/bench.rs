@@ -1,7 +1,9 @@
 //! One channel on a simulated disk, and the runs that try schedules on it.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -240,8 +242,24 @@ fn number_from(name: &str, or: u64) -> u64 {
     }
 }
 
+/// Runs what the scheduler orders; a failure says at which schedule.
 fn run(scheduler: impl Scheduler + 'static, scenario: fn()) -> usize {
-    Runner::new(scheduler, config()).run(scenario)
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    let runner = Runner::new(scheduler, config());
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        runner.run(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            scenario();
+        })
+    }));
+    outcome.unwrap_or_else(|panic| {
+        println!(
+            "failed at schedule {} of this scheduler",
+            count.load(Ordering::Relaxed)
+        );
+        resume_unwind(panic)
+    })
 }
 
 /// Tries schedules of a scenario: half of them by chance at every step, half with few changes of
@@ -263,10 +281,8 @@ pub fn explore(scenario: fn()) {
         scenario,
     );
     for depth in [2, 3, 5] {
-        tried += run(
-            PctScheduler::new_from_seed(seed, depth, count.div_ceil(6)),
-            scenario,
-        );
+        let each = count.div_ceil(6);
+        tried += run(PctScheduler::new_from_seed(seed, depth, each), scenario);
     }
     let thread = std::thread::current();
     let name = thread.name().unwrap_or_default();

@@ -422,12 +422,14 @@ mod tests {
     #[test]
     fn the_length_known_before_is_the_length_after() {
         let mut put = PutEncoder::default();
-        for n in 0..200usize {
+        // The interpreter (Miri) sums slowly, and the sums grow with the square.
+        let events = if cfg!(miri) { 12 } else { 200 };
+        for n in 0..events {
             put.event([("k", "v")].into_iter(), &vec![1; n], Some((0, 7)));
             put.position(&[7; 130], b"x");
             assert_eq!(put.body_len(), widen(put.clone().finish().body_len));
         }
-        assert_eq!(put.count(), 200);
+        assert_eq!(put.count(), u32::try_from(events).unwrap());
     }
 
     #[test]

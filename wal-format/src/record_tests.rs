@@ -145,7 +145,7 @@ fn every_record_comes_back() {
 fn a_longer_or_shorter_body_is_refused() {
     for record in records() {
         let mut body = record.encode();
-        for length in 0..body.len() {
+        for length in (0..body.len()).step_by(if cfg!(miri) { 17 } else { 1 }) {
             assert!(
                 Record::decode(record.kind(), &body[..length]).is_err(),
                 "{record:?}"
@@ -162,7 +162,8 @@ fn a_longer_or_shorter_body_is_refused() {
 fn any_changed_body_is_refused_or_is_another_record_with_that_very_encoding() {
     for record in records() {
         let good = record.encode();
-        for bit in 0..good.len() * 8 {
+        // The interpreter (Miri) tries some of them.
+        for bit in (0..good.len() * 8).step_by(if cfg!(miri) { 53 } else { 1 }) {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             if let Ok(other) = Record::decode(record.kind(), &bad) {

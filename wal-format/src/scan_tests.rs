@@ -372,7 +372,9 @@ fn a_header_that_claims_more_than_the_segment_is_refused_before_anything_is_allo
 fn no_flip_of_any_bit_makes_a_wrong_frame() {
     let good = five();
     let originals = good.scan();
-    for bit in widen(BEGIN) * 8..(good.used + 100) * 8 {
+    // The interpreter (Miri) tries some of them.
+    let step = if cfg!(miri) { 611 } else { 1 };
+    for bit in (widen(BEGIN) * 8..(good.used + 100) * 8).step_by(step) {
         let mut image = Image {
             bytes: good.bytes.clone(),
             used: good.used,

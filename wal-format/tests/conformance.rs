@@ -311,9 +311,11 @@ fn segment_header(r: &mut Random) -> Vec<u8> {
 #[test]
 fn encodings_of_random_values_are_those_of_this_format_version() {
     let mut lines = String::new();
+    // In the interpreter (Miri) the encoders run over fewer values, whose sums nobody knows.
+    let values = if cfg!(miri) { 3 } else { VALUES };
     let mut line = |name: String, seed: u64, value: &dyn Fn(&mut Random) -> Vec<u8>| {
         let (mut random, mut sum) = (Random(seed), Sum::new());
-        for _ in 0..VALUES {
+        for _ in 0..values {
             sum.add(&value(&mut random));
         }
         writeln!(lines, "{name} {VALUES} {} {:016x}", sum.bytes, sum.hash).unwrap();
@@ -328,6 +330,10 @@ fn encodings_of_random_values_are_those_of_this_format_version() {
         std::fs::write(&path, &lines).unwrap();
     }
     let committed = std::fs::read_to_string(&path).unwrap();
+    if cfg!(miri) {
+        assert_eq!(lines.lines().count(), committed.lines().count());
+        return;
+    }
     assert_eq!(
         lines, committed,
         "the format has changed: a defect, or a new format version"

@@ -214,6 +214,7 @@ impl Log {
     }
 }
 
+#[cfg_attr(miri, ignore = "the interpreter starts no other program")]
 #[test]
 fn a_reader_written_from_the_specification_finds_what_was_written() {
     let head = format!(
