@@ -14,6 +14,7 @@ pub mod adopt;
 mod encode;
 pub mod examine;
 mod group_commit;
+mod home;
 mod journal;
 mod layout;
 mod log;
