@@ -1,6 +1,7 @@
 //! A disk filled to the brim, once by the channel itself, once by a foreign file: puts are held
 //! back with a clear message, takes and acknowledgements go on, the channel opens on the full
-//! disk, and when there is room puts go on. Real ext4 and XFS on a loop device.
+//! disk, and when there is room puts go on. Real ext4 and XFS on a loop device, on blocks of 4 KiB
+//! and of 1 KiB.
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails its test")]
 
@@ -340,4 +341,24 @@ fn ext4_filled_by_a_foreign_file_drains_and_goes_on() {
 #[test]
 fn xfs_filled_by_a_foreign_file_drains_and_goes_on() {
     filled_by_a_foreign_file(Kind::Xfs);
+}
+
+#[test]
+fn ext4_on_small_blocks_filled_by_the_channel_drains_and_goes_on() {
+    filled_by_the_channel(Kind::Ext4SmallBlocks);
+}
+
+#[test]
+fn xfs_on_small_blocks_filled_by_the_channel_drains_and_goes_on() {
+    filled_by_the_channel(Kind::XfsSmallBlocks);
+}
+
+#[test]
+fn ext4_on_small_blocks_filled_by_a_foreign_file_drains_and_goes_on() {
+    filled_by_a_foreign_file(Kind::Ext4SmallBlocks);
+}
+
+#[test]
+fn xfs_on_small_blocks_filled_by_a_foreign_file_drains_and_goes_on() {
+    filled_by_a_foreign_file(Kind::XfsSmallBlocks);
 }

@@ -15,6 +15,7 @@ mod copy;
 mod encode;
 pub mod examine;
 mod group_commit;
+mod home;
 mod journal;
 mod layout;
 mod log;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use wal_format::{FrameKind, Identity, Open, Record};
 
+use super::home::Home;
 use super::layout::{self, Found, Listing};
 use super::log::{Active, Entry, EntryOp, LogWriter};
 use super::options::SPARES_RESERVED;
@@ -84,6 +85,8 @@ pub(super) fn open_core(
     options.check()?;
     let fresh_id = fresh_id().map_err(|e| OpenError::io("get random bytes", "", e))?;
     let (channel_id, locks) = layout::claim(disk.as_ref(), &options.data_dirs, fresh_id)?;
+    let disk = Home::bind(disk, &options.data_dirs)
+        .map_err(|e| OpenError::io("look at", &options.data_dirs[0], e))?;
     for dir in &options.data_dirs {
         if let Some(caution) = disk.caution(dir) {
             tracing::warn!(channel = name, dir = %dir.display(), "{caution}");
