@@ -95,7 +95,6 @@ fn open_metered(
 fn take_all(channel: &SteppedChannel) -> Shown {
     let view = channel.log();
     let dynamic: Arc<dyn Channel> = Arc::clone(channel.channel()) as _;
-    let mut take = TakeTransaction::begin(dynamic, TakeMode::Batch).expect("a lease");
     let mut shown = Shown {
         lost: runs(&view.lost).collect(),
         found: channel.found(),
@@ -103,14 +102,28 @@ fn take_all(channel: &SteppedChannel) -> Shown {
         events: BTreeMap::new(),
         error: None,
     };
+    // A lease is a run without a gap; the next one goes on behind what is acknowledged or sealed.
+    let mut leases = Vec::new();
+    while take_run(&dynamic, &mut shown, &mut leases) {}
+    shown.lost = merged(shown.lost);
+    shown
+}
+
+/// Takes the next run; false when there is none.
+fn take_run(
+    channel: &Arc<dyn Channel>,
+    shown: &mut Shown,
+    leases: &mut Vec<TakeTransaction>,
+) -> bool {
+    let mut lease = TakeTransaction::begin(Arc::clone(channel), TakeMode::Batch).expect("a lease");
     let mut last = 0;
     loop {
-        let batch = match take.take(100, 1 << 20) {
+        let batch = match lease.take(100, 1 << 20) {
             Ok(batch) if batch.is_empty() => break,
             Ok(batch) => batch,
             Err(error) => {
                 shown.error = Some(error.to_string());
-                break;
+                return false;
             }
         };
         for taken in batch.events {
@@ -120,12 +133,14 @@ fn take_all(channel: &SteppedChannel) -> Shown {
             let headers = taken.event.headers.iter();
             let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
             let content = (headers.collect(), taken.event.body.to_vec());
-            shown.events.insert(number, content);
+            let other = shown.events.insert(number, content);
+            assert!(other.is_none(), "event {number} comes twice");
         }
         shown.lost.extend(runs(&batch.lost));
     }
-    shown.lost = merged(shown.lost);
-    shown
+    let more = lease.held().is_some();
+    leases.push(lease);
+    more
 }
 
 /// Disjoint runs in order, neighbours merged.

@@ -93,19 +93,11 @@ impl LogReport {
     }
 }
 
-#[derive(Default)]
 struct Seen {
     next_sequence: Option<u64>,
     next_control: Option<u64>,
     pending: Option<DamageReport>,
     taken: RangeSet,
-    /// Number of the segment before.
-    segment: Option<u32>,
-    /// Gaps in front of a segment whose predecessor is not there: no damage where the events are
-    /// done with, because then the predecessor was deleted.
-    absent: Vec<DamageReport>,
-    /// Events that are done with, as far as any record still says so.
-    done: RangeSet,
 }
 
 /// Reads the whole log in `dirs`. `progress` is told the bytes read so far and in all.
@@ -132,7 +124,12 @@ pub fn examine(
     };
     let ends = ends(disk, &listing);
     let total = listing.segments.iter().map(|f| f.len).sum();
-    let mut seen = Seen::default();
+    let mut seen = Seen {
+        next_sequence: None,
+        next_control: None,
+        pending: None,
+        taken: RangeSet::default(),
+    };
     let mut read = 0;
     let known = ends
         .values()
@@ -141,7 +138,6 @@ pub fn examine(
         .unwrap_or(Lsn(0));
     for found in &listing.segments {
         one_segment(disk, found, &ends, known, &mut seen, &mut report);
-        seen.segment = Some(found.number);
         read += found.len;
         progress(read, total);
     }
@@ -150,7 +146,6 @@ pub fn examine(
     }
     report.next_sequence = seen.next_sequence.unwrap_or(0);
     report.taken = seen.taken.iter().collect();
-    lost_with_their_segments(seen, &mut report);
     Ok(report)
 }
 
@@ -159,25 +154,6 @@ fn show(dirs: &[PathBuf]) -> String {
         .map(|d| d.display().to_string())
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-/// Segments are deleted in any order: what is missing with one is lost only if somebody still
-/// needs it.
-fn lost_with_their_segments(mut seen: Seen, report: &mut LogReport) {
-    if let Some(last) = report.acknowledged_below.checked_sub(1) {
-        seen.done.insert(0, last);
-    }
-    for (_, first, last, claimed) in &report.open_epochs {
-        if *claimed {
-            seen.done.insert(*first, *last);
-        }
-    }
-    let needed = |damage: &DamageReport| {
-        let lost = damage.lost;
-        lost.is_some_and(|(first, last)| !seen.done.covers(first, last))
-    };
-    report.damage.extend(seen.absent.into_iter().filter(needed));
-    report.damage.sort_by_key(|damage| (damage.segment, damage.offset));
 }
 
 /// For each segment: where a later snapshot or open says it ends, and the highest watermark in
@@ -427,7 +403,6 @@ fn good_frame(
         runs.for_each(|(first, last)| seen.taken.insert(first, last));
     }
     if let Some(record) = record {
-        note_done(&record, report, &mut seen.done);
         follow(&record, report);
     }
 }
@@ -455,22 +430,6 @@ fn close_gap(
     let lost = seen.next_sequence.filter(|next| header.sequence > *next);
     let lost = lost.map(|next| (next, header.sequence - 1));
     let control_lost = seen.next_control.is_some_and(|next| header.control > next);
-    let before = seen.segment.filter(|_| header.kind == FrameKind::Snapshot);
-    if before.is_some_and(|before| before.saturating_add(1) < found.number)
-        && seen.pending.is_none()
-    {
-        // The snapshot holds every decision of the segments that are not there.
-        seen.absent.push(DamageReport {
-            segment: found.number,
-            path: found.path.clone(),
-            offset: lsn.offset(),
-            why: "the segments before this one are not there".into(),
-            resume: Some(lsn.offset()),
-            lost,
-            control_lost: false,
-        });
-        return;
-    }
     if (lost.is_some() || control_lost) && seen.pending.is_none() {
         note(
             seen,
@@ -485,22 +444,6 @@ fn close_gap(
         damage.lost = lost;
         damage.control_lost = control_lost;
         report.damage.push(damage);
-    }
-}
-
-/// Enters the events that this record says are done with.
-fn note_done(record: &Record, report: &LogReport, done: &mut RangeSet) {
-    match record {
-        Record::Snapshot(s) => {
-            s.acked.iter().for_each(|r| done.insert(r.first, r.last));
-        }
-        Record::Ack(ranges) => ranges.iter().for_each(|r| done.insert(r.first, r.last)),
-        Record::Done { epoch } => {
-            let epochs = report.open_epochs.iter();
-            let ended = epochs.filter(|(number, ..)| number == epoch);
-            ended.for_each(|(_, first, last, _)| done.insert(*first, *last));
-        }
-        _ => {}
     }
 }
 
