@@ -415,7 +415,7 @@ impl<R: ReadAt> Scanner<R> {
             }
             match read {
                 Ok(bytes) => {
-                    if let Some(last) = bytes.iter().rposition(|&b| b != 0) {
+                    if let Some(last) = last_nonzero(bytes) {
                         to = begin
                             .saturating_add(crate::code::narrow(last))
                             .saturating_add(1);
@@ -435,6 +435,22 @@ impl<R: ReadAt> Scanner<R> {
         }
         Ok(to)
     }
+}
+
+/// Where the last byte is that is not zero. Most of a segment is zeros: blocks of them are passed
+/// over as wholes.
+fn last_nonzero(bytes: &[u8]) -> Option<usize> {
+    const BLOCK: usize = 256;
+    let mut end = bytes.len();
+    for block in bytes.rchunks(BLOCK) {
+        let begin = end.saturating_sub(block.len());
+        if block.iter().fold(0, |all, byte| all | byte) != 0 {
+            let last = block.iter().rposition(|&byte| byte != 0)?;
+            return Some(begin.saturating_add(last));
+        }
+        end = begin;
+    }
+    None
 }
 
 /// The next multiple of the frame alignment at or above `offset`.

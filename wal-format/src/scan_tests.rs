@@ -532,3 +532,15 @@ fn no_verdict_hangs_on_bytes_that_cannot_be_read() {
         ))
     );
 }
+
+#[test]
+fn the_last_byte_that_is_not_zero_is_found_at_every_place() {
+    for len in [0, 1, 255, 256, 257, 700] {
+        let mut bytes = vec![0; len];
+        assert_eq!(last_nonzero(&bytes), None, "{len} zeros");
+        for at in 0..len {
+            bytes[at] = 1;
+            assert_eq!(last_nonzero(&bytes), Some(at), "of {len}");
+        }
+    }
+}

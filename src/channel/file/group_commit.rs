@@ -306,14 +306,20 @@ impl Core {
     pub(super) fn sync_and_publish(&self, writer: &mut LogWriter) -> std::io::Result<()> {
         let ops = writer.sync()?;
         let mut ended = Vec::new();
+        let (mut acknowledged, mut sealed) = (0, false);
         {
             let mut state = self.state();
             for op in ops {
                 ended.extend(ended_epoch(&state, &op));
+                acknowledged += acknowledged_by(&op);
+                sealed |= matches!(op, Op::Record(Record::Seal(_)));
                 state.apply(op);
             }
         }
-        // Here and not in the caller's task, which may have gone away meanwhile.
+        // Here and not in the caller's task, which may have gone away meanwhile: puts wait for it.
+        if acknowledged > 0 || sealed {
+            self.acknowledged(acknowledged);
+        }
         for (done, range) in ended {
             if done {
                 self.queue().done(range);
@@ -518,6 +524,14 @@ impl Core {
         // snapshot, so half of it is sure.
         let sure = (self.options.segment_bytes() as usize / 2).max(1);
         available >= (needed - active_room).div_ceil(sure) + SPARES_RESERVED
+    }
+}
+
+/// Events that a take acknowledges with `op`.
+fn acknowledged_by(op: &Op) -> u64 {
+    match op {
+        Op::Record(Record::Ack(ranges)) => ranges.iter().map(|r| seq_range(*r).count()).sum(),
+        _ => 0,
     }
 }
 

@@ -422,9 +422,7 @@ impl Channel for FileChannel {
             first: range.first.0,
             last: range.last.0,
         }]);
-        self.core.write_record(record, None).await?;
-        self.core.acknowledged(range.count());
-        Ok(())
+        self.core.write_record(record, None).await
     }
 
     fn release_lease(&self, lease: LeaseId) {

@@ -13,7 +13,7 @@ use super::layout::{self, Found, Listing};
 use super::log::{Active, Entry, EntryOp, LogWriter};
 use super::options::SPARES_RESERVED;
 use super::ownership::{self, Ownership};
-use super::prepare::{PoolState, Preparer, Spare, SparePool, random_u64};
+use super::prepare::{PoolState, Preparer, Spare, SparePool};
 use super::recovery::{self, Damage, Recovered, Suspect, TornTail};
 use super::segment::{Segment, SegmentTable, read_header};
 use super::state::{LogState, Op};
@@ -22,6 +22,7 @@ use crate::channel::journal::Incarnation;
 use crate::channel::queue::Queue;
 use crate::env::clock::Clock;
 use crate::env::disk::{DirLock, Disk, WriteBackend};
+use crate::env::random;
 use crate::event::{Seq, SeqRange};
 
 /// How many prepared segments are tried when the first group of an open cannot be written.
@@ -123,7 +124,7 @@ pub(super) fn open_core(
 
 fn fresh_id() -> std::io::Result<[u8; 16]> {
     let mut id = [0; 16];
-    getrandom::fill(&mut id).map_err(|e| std::io::Error::other(e.to_string()))?;
+    random::fill(&mut id)?;
     Ok(id)
 }
 
@@ -251,10 +252,9 @@ impl Opening<'_> {
     ) -> Result<Core, OpenError> {
         let dir = &self.options.data_dirs[0].clone();
         let ownership = self.ownership(dir)?;
-        let state = &mut self.recovered.state;
-        let number = state.incarnation + 1;
-        state.incarnation = number;
-        let nonce = random_u64().map_err(|e| OpenError::io("get random bytes", dir, e))?;
+        let number = self.recovered.last_incarnation() + 1;
+        self.recovered.state.incarnation = number;
+        let nonce = random::u64().map_err(|e| OpenError::io("get random bytes", dir, e))?;
         let open = Open {
             incarnation: number,
             nonce,

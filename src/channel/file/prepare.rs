@@ -10,6 +10,7 @@ use wal_format::{SEGMENT_HEADER_BYTES, SegmentHeader};
 
 use crate::env::clock::Clock;
 use crate::env::disk::{Disk, DiskFile, WriteBackend};
+use crate::env::random;
 
 use super::layout;
 use super::options::{SPARES_AHEAD, SPARES_RESERVED};
@@ -117,7 +118,7 @@ impl Preparer {
         let dir = number as usize % self.dirs.len();
         let new = self.dirs[dir].join(format!("{}.new", layout::spare_name(number)));
         let path = self.dirs[dir].join(layout::spare_name(number));
-        let salt = random_u64()?;
+        let salt = random::u64()?;
         let header = SegmentHeader {
             incompatible: 0,
             compatible: 0,
@@ -164,10 +165,4 @@ impl Preparer {
         spare.path = path;
         self.disk.sync_dir(&self.dirs[spare.dir])
     }
-}
-
-pub(super) fn random_u64() -> std::io::Result<u64> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(|e| std::io::Error::other(e.to_string()))?;
-    Ok(u64::from_le_bytes(bytes))
 }

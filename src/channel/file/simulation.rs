@@ -142,6 +142,11 @@ impl SteppedChannel {
         }
     }
 
+    /// Transactions and records that no group has taken up.
+    pub fn pending(&self) -> usize {
+        self.channel.core.pending_and_room().0
+    }
+
     /// A turn of the committer: leads one group, if something is pending.
     pub fn lead(&self) -> Turn {
         let core = &self.channel.core;

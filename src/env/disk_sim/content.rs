@@ -4,6 +4,7 @@
 //! a log syncs so often that few ever gather, and a limit would hide the one that matters.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,6 +24,12 @@ pub(super) struct Node {
     /// Sectors whose write failed: the kernel believes them clean, and they are not on the medium.
     lost: BTreeSet<usize>,
     bad_reads: Vec<Range<u64>>,
+}
+
+impl Hash for Node {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.cache.hash(state);
+    }
 }
 
 impl Node {

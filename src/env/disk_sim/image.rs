@@ -11,7 +11,7 @@ pub(super) type Sector = [u8; SECTOR];
 type Page = [u8; PAGE];
 
 /// See the module head. A page that is `None` holds zeros; bytes behind `len` are zero.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Image {
     pages: Vec<Option<Arc<Page>>>,
     len: usize,

@@ -30,6 +30,7 @@ mod port;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -277,6 +278,18 @@ impl SimDisk {
     /// What reads of a file show.
     pub fn content(&self, path: &Path) -> io::Result<Vec<u8>> {
         Ok(self.world().node_mut(path)?.bytes())
+    }
+
+    /// A hash of all names and of what reads show: equal disks, as far as no store is pending.
+    pub fn fingerprint(&self) -> u64 {
+        let world = self.world();
+        let mut hasher = DefaultHasher::new();
+        world.names.cache.hash_dirs(&mut hasher);
+        for (path, node) in &world.names.cache.files {
+            path.hash(&mut hasher);
+            world.nodes[*node].hash(&mut hasher);
+        }
+        hasher.finish()
     }
 
     /// Paths of all files.

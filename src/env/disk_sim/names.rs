@@ -8,6 +8,7 @@
 //! system, which is one of these sets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +27,10 @@ pub(super) struct Tree {
 impl Tree {
     pub(super) fn is_dir(&self, path: &Path) -> bool {
         path.parent().is_none() || path.as_os_str().is_empty() || self.dirs.contains(path)
+    }
+
+    pub(super) fn hash_dirs(&self, hasher: &mut impl Hasher) {
+        self.dirs.hash(hasher);
     }
 
     pub(super) fn dirs_in<'a>(&'a self, dir: &'a Path) -> impl Iterator<Item = &'a Path> {

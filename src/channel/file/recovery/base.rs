@@ -33,6 +33,11 @@ pub(in crate::channel::file) fn is_opening(snapshot: &Snapshot) -> bool {
     snapshot.incarnations.last().map(|(number, _)| *number) != Some(snapshot.incarnation)
 }
 
+/// The incarnation that wrote a segment, where its snapshot can be read.
+pub(super) fn incarnation_of(file: &File) -> Option<u32> {
+    read_snapshot(file).map(|(_, snapshot, _)| snapshot.incarnation)
+}
+
 fn read_snapshot(file: &File) -> Option<(FrameHeader, Snapshot, u32)> {
     file.salt?;
     let end = file.frames_end();

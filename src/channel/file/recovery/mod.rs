@@ -21,14 +21,17 @@
 //! | R7 | none good, one segment, no proof | - | - | first open was cut short: fresh channel |
 //! | R8 | none good | - | - | refused, nothing touched |
 //!
-//! *Crash* in recovery: the old segments are untouched, so the next open sees what this one saw.
+//! *Invariants*: INV-17, INV-18. *Crash* in recovery: the old segments are untouched, so the next
+//! open sees what this one saw.
 
 mod base;
 mod frames;
 mod replay;
 mod scanned;
 
-use wal_format::{FrameHeader, Identity, Lsn, Record, SEGMENT_HEADER_BYTES, SegmentRef, Step};
+use wal_format::{
+    FrameHeader, Identity, Lsn, Open, Record, SEGMENT_HEADER_BYTES, SegmentRef, Step,
+};
 
 pub(super) use self::base::is_opening;
 pub(super) use self::frames::{put_op, rebuild};
@@ -99,13 +102,22 @@ impl Recovered {
 
     /// The directory in which the log lay last, also where only the unproven tail says so.
     pub(super) fn last_identity(&self) -> Identity {
-        let identity = |suspect: &Suspect| match Record::decode(suspect.header.kind, &suspect.body)
-        {
-            Ok(Record::Incarnation(open)) => Some(open.identity),
+        let told = self.unproven_opens().last();
+        told.map_or(self.state.identity, |open| open.identity)
+    }
+
+    /// The newest incarnation, also where only the unproven tail names it: its number is given.
+    pub(super) fn last_incarnation(&self) -> u32 {
+        let told = self.unproven_opens().map(|open| open.incarnation).max();
+        told.unwrap_or(0).max(self.state.incarnation)
+    }
+
+    fn unproven_opens(&self) -> impl Iterator<Item = Open> {
+        let decoded = |s: &Suspect| Record::decode(s.header.kind, &s.body);
+        self.suspects.iter().filter_map(move |s| match decoded(s) {
+            Ok(Record::Incarnation(open)) => Some(open),
             _ => None,
-        };
-        let told = self.suspects.iter().rev().find_map(identity);
-        told.unwrap_or(self.state.identity)
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use wal_format::{FrameError, FrameKind, Lsn, Record, SEGMENT_HEADER_BYTES, SegmentRef, Step};
 
-use super::base::Base;
+use super::base::{Base, incarnation_of};
 use super::frames::{apply, pass_hole, whole_transactions};
 use super::scanned::{File, for_each_frame, step};
 use super::{Damage, Recovered, Suspect, TornTail};
@@ -263,20 +263,26 @@ fn known_durable(files: &[File]) -> Lsn {
 }
 
 /// Where later opens have said that the log before them ends; segments between the one they name
-/// and their own hold nothing that they believed.
+/// and their own hold nothing that they believed. Records of earlier opens that were copied with
+/// the tail say nothing: the segments before the copy are not those before that open.
 fn ends_by_later_openings(files: &[File]) -> Vec<(u32, u32)> {
     let mut ends = Vec::new();
     for file in files.iter().skip(1) {
+        let mut opens: Vec<(u32, SegmentRef)> = Vec::new();
         for_each_frame(file, |header, body| {
             if header.kind == FrameKind::Incarnation
                 && let Ok(Record::Incarnation(open)) = Record::decode(header.kind, body)
                 && let Some(previous) = open.previous
             {
-                ends.push((previous.segment, previous.end));
-                let skipped = previous.segment.saturating_add(1)..file.found.number;
-                ends.extend(skipped.map(|number| (number, SEGMENT_HEADER_BYTES)));
+                opens.push((open.incarnation, previous));
             }
         });
+        let own = incarnation_of(file).or_else(|| opens.iter().map(|(number, _)| *number).max());
+        for (_, previous) in opens.iter().filter(|(number, _)| Some(*number) == own) {
+            ends.push((previous.segment, previous.end));
+            let skipped = previous.segment.saturating_add(1)..file.found.number;
+            ends.extend(skipped.map(|number| (number, SEGMENT_HEADER_BYTES)));
+        }
     }
     ends
 }
