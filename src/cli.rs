@@ -13,7 +13,7 @@ use clap::error::ErrorKind;
 
 pub use args::{
     AgentArgs, AuditArgs, CheckArgs, Cli, Command, Define, LogFormat, LogLevel, ResolveArgs,
-    StatusArgs, WalAdoptArgs, WalArgs, WalCommand, WalDirArgs,
+    StatusArgs, WalAdoptArgs, WalArgs, WalCommand, WalDirArgs, WalSalvageArgs,
 };
 
 /// Exit codes, the same for every command.
@@ -95,6 +95,9 @@ fn wal(command: &WalCommand, out: &mut impl Write, err: &mut impl Write) -> u8 {
         WalCommand::Inspect(args) => crate::tools::wal::inspect(&args.dirs, args.json, out, err),
         WalCommand::Verify(args) => crate::tools::wal::verify(&args.dirs, args.json, out, err),
         WalCommand::Adopt(args) => crate::tools::adopt::run(&args.dirs, args.json, out, err),
+        WalCommand::Salvage(args) => {
+            crate::tools::salvage::run(&args.request(), args.json, out, err)
+        }
         WalCommand::Dump(_) => return absent("wal dump", err),
     };
     // Nobody is left to tell when the terminal is gone.

@@ -283,8 +283,9 @@ Examples:
   forebay wal verify data/c1              read everything, check every rule; 5 on damage
   forebay wal dump --json data/c1 | head  the frames, one a line
   forebay wal adopt data/c1               keep what only a refused copy of a log has
+  forebay wal salvage data/c1 --to data/new   what is intact of a damaged log as a new channel
 
-The agent may run meanwhile; for adopt it must not.";
+The agent may run meanwhile; for adopt and salvage it must not.";
 
 /// Arguments of `forebay wal`.
 #[derive(Debug, Args)]
@@ -306,6 +307,66 @@ pub enum WalCommand {
     Dump(WalDirArgs),
     /// Give the events that only this copy of a log holds a channel id of their own
     Adopt(WalAdoptArgs),
+    /// Copy what is intact in a damaged log into a new channel directory
+    Salvage(WalSalvageArgs),
+}
+
+const SALVAGE_EXAMPLES: &str = "\
+Examples:
+  forebay wal salvage data/c1 --to data/c1-new
+  forebay wal salvage data/a data/b --to data/new     all data directories that are left
+  forebay wal salvage data/c1 --to data/new --possibly-delivered leave-out
+  forebay wal salvage data/c1 --to data/new --json | jq .lost
+
+Nothing in DIR is changed; it may be mounted read-only. NEWDIR gets a channel with an id of its
+own, which opens when the command has ended; it may be killed and given again at any time. The
+report names by sequence number what was kept, lost, delivered, and possibly delivered: where
+damage may hide that a sink has acknowledged an event. --possibly-delivered keep (the default)
+copies those events, which may come twice; leave-out does not, and they may never come.
+
+Exit codes: 0 every event is in NEWDIR or was delivered, 2 the directories cannot be used, 3 an
+agent has DIR open, 5 events are lost or possibly delivered.";
+
+/// Arguments of `forebay wal salvage`.
+#[derive(Debug, Args)]
+#[command(after_help = SALVAGE_EXAMPLES)]
+pub struct WalSalvageArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The directory of the new channel; made, or empty
+    #[arg(long, value_name = "NEWDIR")]
+    pub to: PathBuf,
+    /// What to do with intact events that may have been delivered
+    #[arg(long, value_name = "WHAT", default_value = "keep")]
+    pub possibly_delivered: PossiblyDeliveredArg,
+    /// The damaged log's data directories, all that are left
+    #[arg(value_name = "DIR", required = true)]
+    pub dirs: Vec<PathBuf>,
+}
+
+/// What `--possibly-delivered` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PossiblyDeliveredArg {
+    /// Copy them: nothing is lost, some may come twice
+    Keep,
+    /// Do not: nothing comes twice, some may never come
+    LeaveOut,
+}
+
+impl WalSalvageArgs {
+    /// What is asked for.
+    pub fn request(&self) -> crate::channel::file::salvage::Request {
+        use crate::channel::file::salvage::PossiblyDelivered;
+        crate::channel::file::salvage::Request {
+            dirs: self.dirs.clone(),
+            to: self.to.clone(),
+            possibly_delivered: match self.possibly_delivered {
+                PossiblyDeliveredArg::Keep => PossiblyDelivered::Keep,
+                PossiblyDeliveredArg::LeaveOut => PossiblyDelivered::LeaveOut,
+            },
+        }
+    }
 }
 
 const ADOPT_EXAMPLES: &str = "\

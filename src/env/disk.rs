@@ -95,6 +95,9 @@ pub trait Disk: Send + Sync + std::fmt::Debug + 'static {
     fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>>;
     /// Takes the exclusive lock `dir/name`; `WouldBlock` where another process or channel has it.
     fn lock(&self, dir: &Path, name: &str) -> io::Result<Box<dyn DirLock>>;
+    /// Takes the lock `dir/name` if that file is there and changes nothing; `None` where it is not:
+    /// then nobody holds it.
+    fn lock_existing(&self, dir: &Path, name: &str) -> io::Result<Option<Box<dyn DirLock>>>;
     /// Makes a file of `len` zero bytes whose blocks are written, and syncs it (not its name).
     /// Existing files are not replaced. On an error (`StorageFull`, ..) nothing is left behind.
     fn create_zeroed(

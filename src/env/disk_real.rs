@@ -156,6 +156,14 @@ struct RealLock {
 
 impl DirLock for RealLock {}
 
+fn locked(file: File) -> io::Result<Box<dyn DirLock>> {
+    match file.try_lock() {
+        Ok(()) => Ok(Box::new(RealLock { _file: file })),
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 impl Disk for RealDisk {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         let dir = self.absolute(dir);
@@ -209,11 +217,15 @@ impl Disk for RealDisk {
             .create(true)
             .truncate(false)
             .mode(0o600);
-        let file = options.open(dir.join(name))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Box::new(RealLock { _file: file })),
-            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::Error(error)) => Err(error),
+        locked(options.open(dir.join(name))?)
+    }
+
+    fn lock_existing(&self, dir: &Path, name: &str) -> io::Result<Option<Box<dyn DirLock>>> {
+        // Read-only, so that a log on a file system that is mounted so can be locked too.
+        match File::open(dir.join(name)) {
+            Ok(file) => locked(file).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -5,4 +5,5 @@ pub mod audit;
 pub mod audit_command;
 pub mod audit_log;
 pub mod resolve;
+pub mod salvage;
 pub mod wal;

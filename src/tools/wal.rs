@@ -44,11 +44,7 @@ pub fn verify(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> std::io::Result<u8> {
-    let bar = ProgressBar::new(0);
-    let style = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-    bar.set_style(
-        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
+    let bar = bytes_bar();
     let report = examine(&RealDisk, dirs, |read, total| {
         bar.set_length(total);
         bar.set_position(read);
@@ -66,6 +62,16 @@ pub fn verify(
         }
         Err(why) => fail(&why, err),
     }
+}
+
+/// A progress bar over bytes, on stderr; nothing where that is no terminal.
+pub(super) fn bytes_bar() -> ProgressBar {
+    let bar = ProgressBar::new(0);
+    let style = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    bar.set_style(
+        ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar
 }
 
 fn fail(why: &str, err: &mut impl Write) -> std::io::Result<u8> {

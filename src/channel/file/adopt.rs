@@ -19,28 +19,23 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use wal_format::{
-    FrameHeader, FrameKind, Lsn, PutBody, Record, SEGMENT_HEADER_BYTES, Scanner, Step,
-};
 
+use super::OpenError;
+use super::copy::{Copied, CopyError, Copying, NewLog, Run, segment_size, whole_state};
 use super::layout::{
-    self, ADOPT_DONE, ADOPT_MOVE, ADOPT_SWAP, ADOPTING, BEFORE_ADOPT, Listing, MARKER, REFUSED,
+    self, ADOPT_DONE, ADOPT_MOVE, ADOPT_SWAP, ADOPTING, BEFORE_ADOPT, REFUSED, is_log_file,
+    move_files,
 };
 use super::ownership::read_refusal;
-use super::range_set::RangeSet;
-use super::reader::Salvage;
-use super::recovery::{Recovered, put_op, read_log};
-use super::segment::{Segment, open_cold, read_header};
-use super::state::{LogState, Op};
-use super::{FileChannel, FileChannelOptions, OpenError, SyncMode};
-use crate::channel::{Channel, ChannelError, Position, PutBatch, PutEvent};
+use super::recovery::read_log;
+use super::state::LogState;
+use crate::channel::ChannelError;
 use crate::env::clock::Clock;
-use crate::env::disk::{DirLock, Disk, WriteBackend};
-use crate::event::{Event, Headers, Seq};
+use crate::env::disk::{DirLock, Disk};
+use crate::event::Seq;
 
 /// How long the new log waits for room on the disk.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -113,18 +108,13 @@ pub enum AdoptError {
         /// The first data directory.
         dir: PathBuf,
     },
-    /// A body whose sums are right is not readable.
-    #[error("segment {segment}: a put frame is not readable ({reason})")]
-    Unreadable {
-        /// Its segment.
-        segment: u32,
-        /// Why.
-        reason: String,
-    },
     /// The directories are not usable now.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The new log could not be written.
+    /// An event could not be copied.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// The new log could not be closed.
     #[error("the new log: {0}")]
     Write(#[from] ChannelError),
 }
@@ -221,26 +211,6 @@ fn phase(disk: &dyn Disk, home: &Path) -> Result<Option<(bool, Adoption)>, OpenE
     Ok(None)
 }
 
-/// The clock of the new log: events keep the time at which they were put.
-#[derive(Debug)]
-struct PutTime {
-    ms: AtomicU64,
-    clock: Arc<dyn Clock>,
-}
-
-impl Clock for PutTime {
-    fn wall_ms(&self) -> u64 {
-        match self.ms.load(Ordering::Acquire) {
-            0 => self.clock.wall_ms(),
-            ms => ms,
-        }
-    }
-
-    fn now(&self) -> Instant {
-        self.clock.now()
-    }
-}
-
 /// A1: the whole new log, complete and durable in `adopting/`; then A2.
 fn write_new_log(
     patience: Duration,
@@ -261,51 +231,19 @@ fn write_new_log(
             .map_err(|e| OpenError::io("create", dir, e))?;
         remove_files(at, dir)?;
     }
-    let put_time = Arc::new(PutTime {
-        ms: AtomicU64::new(0),
-        clock: Arc::clone(clock),
-    });
-    let options = FileChannelOptions {
-        data_dirs: new_dirs.clone(),
-        capacity: u64::MAX >> 1,
-        transaction_capacity: usize::MAX,
-        keep_alive: patience,
-        max_file_size: segment_size(at, &listing),
-        minimum_required_space: 0,
-        // Nobody believes the new log before it is closed, which syncs it.
-        sync: SyncMode::Os,
-        ..FileChannelOptions::default()
-    };
-    let new = FileChannel::open(
-        "adopt",
-        options,
-        Arc::clone(disk),
-        Arc::clone(&put_time) as _,
-    )?;
-    let mut copy = Copying {
-        disk: at,
-        new: &new,
-        put_time: &put_time,
-        acked: &state.acked,
-        want: first.0.max(state.cursor),
-        events: 0,
-        lost: Vec::new(),
-    };
+    let size = segment_size(at, &listing);
+    let new = NewLog::create(patience, disk, clock, &new_dirs, size)?;
+    let mut copy = Copying::new(at, &new, &state.acked, first.0.max(state.cursor));
     copy.all(&recovered, state.next_sequence)?;
-    let (events, lost) = (copy.events, copy.lost);
-    put_time.ms.store(0, Ordering::Release);
-    new.commit_put_blocking(PutBatch {
-        events: Vec::new(),
-        positions: state.positions.iter().map(position).collect(),
-    })?;
-    new.close()?;
+    let Copied { runs, missing } = copy.done();
+    new.finish(&state.positions)?;
     let done = Adoption {
         old_channel: layout::hex(&id),
         new_channel: layout::hex(&layout::owner(at, &new_dirs)?),
         first: first.0,
         end: state.next_sequence,
-        events,
-        lost,
+        events: runs.iter().map(Run::count).sum(),
+        lost: missing,
         directories: dirs.len(),
     };
     serde_json::to_string(&done)
@@ -313,39 +251,6 @@ fn write_new_log(
         .and_then(|text| layout::write_text(at, &dirs[0], ADOPT_SWAP, &text))
         .map_err(|e| OpenError::io("write", dirs[0].join(ADOPT_SWAP), e))?;
     Ok(done)
-}
-
-/// Bytes of the old log's segments; one whose tail was cut off says so in its header.
-fn segment_size(disk: &dyn Disk, listing: &Listing) -> u64 {
-    let found = listing.segments.iter().chain(&listing.spares);
-    let newest = listing.segments.last().and_then(|found| {
-        let file = disk.open(&found.path, false, WriteBackend::Pwrite).ok()?;
-        Some(u64::from(read_header(file.as_ref()).ok()?.size))
-    });
-    found.map(|f| f.len).chain(newest).max().unwrap_or(0)
-}
-
-fn position((key, value): (&Vec<u8>, &Vec<u8>)) -> Position {
-    Position {
-        key: String::from_utf8_lossy(key).into_owned(),
-        value: value.clone().into(),
-    }
-}
-
-/// The state with the unproven tail, which the copy makes durable.
-fn whole_state(recovered: &Recovered) -> LogState {
-    let mut state = recovered.state.clone();
-    for suspect in &recovered.suspects {
-        // A body that cannot be decoded is refused when it is copied.
-        let op = match suspect.header.kind {
-            FrameKind::Put => put_op(suspect).ok(),
-            kind => Record::decode(kind, &suspect.body).ok().map(Op::Record),
-        };
-        if let Some(op) = op {
-            state.apply(op);
-        }
-    }
-    state
 }
 
 fn check(state: &LogState, first: Seq, home: &Path) -> Result<(), AdoptError> {
@@ -373,153 +278,6 @@ fn remove_files(disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
     for entry in entries.iter().filter(|e| e.is_file) {
         let path = dir.join(&entry.name);
         layout::remove_if_there(disk, &path).map_err(|e| OpenError::io("remove", &path, e))?;
-    }
-    Ok(())
-}
-
-/// Copies events in order, from frame to frame.
-struct Copying<'a> {
-    disk: &'a dyn Disk,
-    new: &'a FileChannel,
-    put_time: &'a PutTime,
-    acked: &'a RangeSet,
-    want: u64,
-    events: u64,
-    lost: Vec<(u64, u64)>,
-}
-
-impl Copying<'_> {
-    fn all(&mut self, recovered: &Recovered, end: u64) -> Result<(), AdoptError> {
-        for (index, segment) in recovered.segments.iter().enumerate() {
-            let behind = recovered.segments.get(index + 1);
-            if behind.is_none_or(|next| next.first_sequence > self.want) {
-                self.segment(segment)?;
-            }
-        }
-        for suspect in &recovered.suspects {
-            if suspect.header.kind == FrameKind::Put {
-                self.frame(&suspect.header, &suspect.body, recovered.proven.segment())?;
-            }
-        }
-        self.missing_up_to(end);
-        Ok(())
-    }
-
-    fn segment(&mut self, segment: &Segment) -> Result<(), AdoptError> {
-        let file =
-            open_cold(self.disk, segment).map_err(|e| OpenError::io("open", &segment.path, e))?;
-        let mut scanner = Scanner::new(
-            Salvage(file.as_ref()),
-            segment.number,
-            segment.salt,
-            SEGMENT_HEADER_BYTES,
-            segment.end,
-            Lsn::new(segment.number, segment.end),
-        );
-        loop {
-            let Ok(step) = scanner.step();
-            match step {
-                Step::Frame { header, body, .. } if header.kind == FrameKind::Put => {
-                    self.frame(&header, body, segment.number)?;
-                }
-                Step::Frame { .. }
-                | Step::Corrupt {
-                    resume: Some(_), ..
-                } => {}
-                Step::Corrupt { .. } | Step::End { .. } | Step::Torn { .. } => return Ok(()),
-            }
-        }
-    }
-
-    fn frame(&mut self, header: &FrameHeader, body: &[u8], segment: u32) -> Result<(), AdoptError> {
-        let end = header.sequence + u64::from(header.count);
-        if end <= self.want {
-            return Ok(());
-        }
-        self.missing_up_to(header.sequence);
-        let unreadable = |e: wal_format::BodyError| AdoptError::Unreadable {
-            segment,
-            reason: e.to_string(),
-        };
-        let put = PutBody::parse(body, header.count).map_err(unreadable)?;
-        let mut batch = PutBatch::default();
-        for found in put.positions() {
-            let (key, value) = found.map_err(unreadable)?;
-            batch
-                .positions
-                .push(position((&key.to_vec(), &value.to_vec())));
-        }
-        for (sequence, event) in (header.sequence..).zip(put.events()) {
-            let event = event.map_err(unreadable)?;
-            if sequence < self.want || self.acked.covers(sequence, sequence) {
-                continue;
-            }
-            let mut headers = Headers::new();
-            for (name, value) in event.headers() {
-                headers.set(name, value);
-            }
-            let body = event.body.to_vec().into();
-            batch.events.push(PutEvent {
-                event: Event {
-                    headers,
-                    body,
-                    put_time_ms: header.put_time_ms,
-                },
-                position: event.position,
-            });
-        }
-        self.want = end;
-        self.events += batch.events.len() as u64;
-        if !batch.events.is_empty() {
-            self.put_time
-                .ms
-                .store(header.put_time_ms, Ordering::Release);
-            self.new.commit_put_blocking(batch)?;
-        }
-        Ok(())
-    }
-
-    /// Names what is neither there nor acknowledged.
-    fn missing_up_to(&mut self, end: u64) {
-        while self.want < end {
-            let mut acked = self.acked.iter();
-            let next = acked.find(|(_, last)| *last >= self.want);
-            match next {
-                Some((first, last)) if first <= self.want => self.want = last + 1,
-                next => {
-                    let until = next.map_or(end, |(first, _)| first.min(end));
-                    self.lost.push((self.want, until - 1));
-                    self.want = until;
-                }
-            }
-        }
-    }
-}
-
-fn is_log_file(name: &str) -> bool {
-    let segment = name.starts_with("segment-") || name.starts_with("spare-");
-    name == MARKER || (segment && name.ends_with(".wal"))
-}
-
-/// Moves files from one directory to another, durably.
-fn move_files(
-    disk: &dyn Disk,
-    from: &Path,
-    to: &Path,
-    which: impl Fn(&str) -> bool,
-) -> Result<(), OpenError> {
-    let mut entries = disk
-        .list(from)
-        .map_err(|e| OpenError::io("list", from, e))?;
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
-    for entry in entries.iter().filter(|e| e.is_file && which(&e.name)) {
-        let path = from.join(&entry.name);
-        disk.rename(&path, &to.join(&entry.name))
-            .map_err(|e| OpenError::io("move away", &path, e))?;
-    }
-    for dir in [to, from] {
-        disk.sync_dir(dir)
-            .map_err(|e| OpenError::io("sync", dir, e))?;
     }
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! A frame that a running agent is writing at this moment may look torn; that is never damage,
 //! because damage needs a later frame as proof.
 
+mod check;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -93,14 +95,27 @@ impl LogReport {
     }
 }
 
+#[derive(Default)]
 struct Seen {
     next_sequence: Option<u64>,
     next_control: Option<u64>,
     pending: Option<DamageReport>,
     taken: RangeSet,
+    /// Acknowledged, or in the closed files of a claimed epoch: what a deleted segment may hold.
+    gone: RangeSet,
+    /// Number of the last segment that held a frame.
+    segment: Option<u32>,
+    /// Numbers that jump where a segment is not there; damage only where what is missing in
+    /// between does not turn out to be acknowledged.
+    jumps: Vec<DamageReport>,
 }
 
-/// Reads the whole log in `dirs`. `progress` is told the bytes read so far and in all.
+/// How often a log is read again in which damage was found: a reader beside a running agent takes
+/// for damage what the agent has deleted or written meanwhile. Real damage is there again.
+const ROUNDS: usize = 8;
+
+/// Reads the whole log in `dirs`, twice where damage is found. `progress` is told the bytes read so
+/// far and in all.
 ///
 /// # Errors
 /// Only for a directory that cannot be listed; damage is in the report.
@@ -108,6 +123,24 @@ pub fn examine(
     disk: &dyn Disk,
     dirs: &[PathBuf],
     mut progress: impl FnMut(u64, u64),
+) -> Result<LogReport, String> {
+    let mut report = examine_once(disk, dirs, &mut progress)?;
+    for _ in 1..ROUNDS {
+        if report.damage.is_empty() {
+            break;
+        }
+        let before = std::mem::replace(&mut report, examine_once(disk, dirs, &mut progress)?);
+        if before.damage == report.damage {
+            break;
+        }
+    }
+    Ok(report)
+}
+
+fn examine_once(
+    disk: &dyn Disk,
+    dirs: &[PathBuf],
+    progress: &mut impl FnMut(u64, u64),
 ) -> Result<LogReport, String> {
     for dir in dirs {
         disk.list(dir)
@@ -124,12 +157,7 @@ pub fn examine(
     };
     let ends = ends(disk, &listing);
     let total = listing.segments.iter().map(|f| f.len).sum();
-    let mut seen = Seen {
-        next_sequence: None,
-        next_control: None,
-        pending: None,
-        taken: RangeSet::default(),
-    };
+    let mut seen = Seen::default();
     let mut read = 0;
     let known = ends
         .values()
@@ -141,9 +169,10 @@ pub fn examine(
         read += found.len;
         progress(read, total);
     }
-    if let Some(damage) = seen.pending.take() {
-        report.damage.push(damage);
-    }
+    report.damage.extend(seen.pending.take());
+    report.damage.extend(real_jumps(&mut seen));
+    report.damage.sort_by_key(|d| (d.segment, d.offset));
+    check::markers(disk, dirs, &mut report);
     report.next_sequence = seen.next_sequence.unwrap_or(0);
     report.taken = seen.taken.iter().collect();
     Ok(report)
@@ -249,7 +278,7 @@ fn one_segment(
     };
     match open(disk, &found.path) {
         Ok((file, salt)) => {
-            check_headers(file.as_ref(), found, report);
+            check::headers(file.as_ref(), found, report);
             let end = ends.get(&found.number).and_then(|(end, _)| *end);
             // Where the end is known, that much was durable; behind it there is nothing to miss.
             let known = end.map_or(known, |end| Lsn::new(found.number, end));
@@ -257,8 +286,15 @@ fn one_segment(
                 .unwrap_or_else(|| frames_end(found))
                 .max(SEGMENT_HEADER_BYTES);
             let scanner = scanner(file.as_ref(), found.number, salt, end, known);
-            scan(scanner, found, &mut segment, seen, report);
+            let mut ahead = check::Ahead::of(file.as_ref());
+            scan(scanner, found, &mut ahead, &mut segment, seen, report);
+            if segment.state == "sealed" {
+                let behind = ahead.behind_seal(segment.end, frames_end(found));
+                let behind = behind.map(|(at, why)| check::harmless(found, at, why));
+                report.damage.extend(behind);
+            }
         }
+        Err(_) if check::has_gone(disk, &found.path) => return,
         Err(why) => {
             segment.state = "unreadable".into();
             note(seen, report, found, 0, why, None);
@@ -267,34 +303,10 @@ fn one_segment(
     report.segments.push(segment);
 }
 
-/// One good copy of the header is enough to read on, but a bad copy is damage all the same.
-fn check_headers(file: &dyn DiskFile, found: &Found, report: &mut LogReport) {
-    let mut block = vec![0; SEGMENT_HEADER_BYTES as usize];
-    let first = file
-        .read_at(0, &mut block)
-        .map_err(|e| e.to_string())
-        .and_then(|()| wal_format::SegmentHeader::decode(&block).map_err(|e| e.to_string()));
-    match first {
-        Ok(header) => {
-            report
-                .channel_id
-                .get_or_insert_with(|| layout::hex(&header.channel_id));
-        }
-        Err(why) => report.damage.push(DamageReport {
-            segment: found.number,
-            path: found.path.clone(),
-            offset: 0,
-            why: format!("segment header: {why} (its second copy is good, nothing is lost)"),
-            resume: Some(SEGMENT_HEADER_BYTES),
-            lost: None,
-            control_lost: false,
-        }),
-    }
-}
-
 fn scan(
     mut scanner: Scanner<Salvage<'_>>,
     found: &Found,
+    ahead: &mut check::Ahead<'_>,
     segment: &mut SegmentReport,
     seen: &mut Seen,
     report: &mut LogReport,
@@ -305,11 +317,14 @@ fn scan(
             Step::Frame { lsn, header, body } => {
                 let length = u32::try_from(wal_format::frame_bytes(body.len())).unwrap_or(0);
                 segment.end = lsn.offset() + length;
+                let padding = ahead.padding(lsn, body.len());
+                let padding = padding.map(|why| check::harmless(found, lsn.offset(), why));
+                good_frame(&header, body, lsn, found, segment, seen, report);
+                report.damage.extend(padding);
                 *segment
                     .frames
                     .entry(format!("{:?}", header.kind))
                     .or_default() += 1;
-                good_frame(&header, body, lsn, found, segment, seen, report);
                 if header.kind == FrameKind::SegmentSeal {
                     break;
                 }
@@ -389,6 +404,8 @@ fn good_frame(
         },
     };
     close_gap(header, lsn, found, seen, report);
+    check_rules(header, record.as_ref(), lsn, found, segment, seen, report);
+    seen.segment = Some(found.number);
     let end = header.sequence + u64::from(header.count);
     let counted = seen
         .next_sequence
@@ -398,13 +415,71 @@ fn good_frame(
     let numbered = record.as_ref().is_some_and(is_numbered);
     let control = header.control + u64::from(numbered);
     seen.next_control = Some(seen.next_control.map_or(control, |n| n.max(control)));
-    if let Some(Record::Ack(ranges)) = &record {
-        let runs = ranges.iter().map(|r| (r.first, r.last));
-        runs.for_each(|(first, last)| seen.taken.insert(first, last));
-    }
     if let Some(record) = record {
+        note_gone(&record, seen, report);
         follow(&record, report);
     }
+}
+
+fn check_rules(
+    header: &FrameHeader,
+    record: Option<&Record>,
+    lsn: Lsn,
+    found: &Found,
+    segment: &SegmentReport,
+    seen: &Seen,
+    report: &mut LogReport,
+) {
+    let bad = |d: &DamageReport| d.segment == found.number && d.offset >= SEGMENT_HEADER_BYTES;
+    let whole = !report.damage.iter().any(bad);
+    let frames = whole.then(|| segment.frames.values().sum());
+    let next = seen.next_sequence.filter(|_| whole);
+    if let Some(why) = check::broken_rule(header, record, lsn, frames, next) {
+        report
+            .damage
+            .push(check::harmless(found, lsn.offset(), why));
+    }
+}
+
+/// Remembers which events a deleted segment may have held.
+fn note_gone(record: &Record, seen: &mut Seen, report: &LogReport) {
+    match record {
+        Record::Ack(ranges) => {
+            for range in ranges {
+                seen.taken.insert(range.first, range.last);
+                seen.gone.insert(range.first, range.last);
+            }
+        }
+        Record::Snapshot(snapshot) => {
+            if snapshot.acked_below > 1 {
+                seen.gone.insert(1, snapshot.acked_below - 1);
+            }
+            let claimed = snapshot.epochs.iter().filter(|e| e.claimed);
+            let gone = snapshot.acked.iter().chain(claimed.map(|e| &e.range));
+            gone.for_each(|range| seen.gone.insert(range.first, range.last));
+        }
+        Record::Claimed(epoch) => seen.gone.insert(epoch.range.first, epoch.range.last),
+        Record::Done { epoch } => {
+            let open = report.open_epochs.iter().find(|(n, ..)| n == epoch);
+            if let Some((_, first, last, _)) = open {
+                seen.gone.insert(*first, *last);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The jumps that no deletion of acknowledged events explains.
+fn real_jumps(seen: &mut Seen) -> Vec<DamageReport> {
+    let gone = std::mem::take(&mut seen.gone);
+    let jumps = std::mem::take(&mut seen.jumps);
+    jumps
+        .into_iter()
+        .filter(|jump| match jump.lost {
+            Some((first, last)) => jump.control_lost || !gone.covers(first, last),
+            None => jump.control_lost,
+        })
+        .collect()
 }
 
 fn put_is_whole(header: &FrameHeader, body: &[u8]) -> Result<(), String> {
@@ -430,6 +505,19 @@ fn close_gap(
     let lost = seen.next_sequence.filter(|next| header.sequence > *next);
     let lost = lost.map(|next| (next, header.sequence - 1));
     let control_lost = seen.next_control.is_some_and(|next| header.control > next);
+    // Behind a segment that is not there. If it was deleted, a snapshot says all that it said.
+    let behind = seen
+        .segment
+        .is_some_and(|n| n.saturating_add(1) < found.number);
+    if behind && seen.pending.is_none() && (lost.is_some() || control_lost) {
+        seen.jumps.push(DamageReport {
+            why: "numbers jump here, where segments are missing".into(),
+            lost,
+            control_lost: control_lost && header.kind != FrameKind::Snapshot,
+            ..check::harmless(found, lsn.offset(), String::new())
+        });
+        return;
+    }
     if (lost.is_some() || control_lost) && seen.pending.is_none() {
         note(
             seen,

@@ -11,15 +11,20 @@
 //! <data dir>/adopt.swap, adopt.move    that log is complete and takes this one's place
 //! <data dir>/adopt.done                what the last adoption has done
 //! <data dir>/before-adopt-<id>/        the log before an adoption
+//! <data dir>/salvage.unfinished        `forebay wal salvage` makes a channel here
+//! <data dir>/salvaging/                where it writes the channel's log
+//! <data dir>/salvage.done              what it has done
 //! ```
 //! A spare becomes a segment by a rename that is synced before the first byte is stored, so a
 //! file that is still called a spare is known to hold nothing.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::env::disk::{DirLock, Disk, WriteBackend};
 
 use super::options::OpenError;
+use super::segment::read_header;
 
 pub(super) const MARKER: &str = "channel";
 pub(super) const REFUSED: &str = "refused";
@@ -30,7 +35,11 @@ pub(super) const ADOPT_SWAP: &str = "adopt.swap";
 pub(super) const ADOPT_MOVE: &str = "adopt.move";
 pub(super) const ADOPT_DONE: &str = "adopt.done";
 pub(super) const BEFORE_ADOPT: &str = "before-adopt-";
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
+/// A log is being salvaged to here.
+pub(super) const SALVAGE_UNFINISHED: &str = "salvage.unfinished";
+pub(super) const SALVAGE_DONE: &str = "salvage.done";
+pub(super) const SALVAGING: &str = "salvaging";
 const MARKER_BYTES: u64 = 4096;
 /// Longer texts are not ours.
 const TEXT_BYTES_MAX: u64 = 16 << 20;
@@ -72,13 +81,15 @@ fn number_in(name: &str, prefix: &str) -> Option<u32> {
 
 fn is_unfinished(name: &str) -> bool {
     let what = name.strip_suffix(".new").unwrap_or("");
-    what.ends_with(".wal") || [MARKER, REFUSED, ADOPT_SWAP].contains(&what)
+    what.ends_with(".wal") || [MARKER, REFUSED, ADOPT_SWAP, SALVAGE_DONE].contains(&what)
 }
 
 fn is_known(name: &str) -> bool {
     let adoption = [ADOPTING, ADOPT_SWAP, ADOPT_MOVE, ADOPT_DONE];
+    let salvage = [SALVAGE_UNFINISHED, SALVAGE_DONE, SALVAGING];
     [LOCK, MARKER, REFUSED, "status.sock"].contains(&name)
         || adoption.contains(&name)
+        || salvage.contains(&name)
         || name.starts_with(BEFORE_ADOPT)
 }
 
@@ -124,7 +135,7 @@ pub(super) fn claim(
             .map_err(|e| OpenError::io("create", dir, e))?;
         locks.push(lock(disk, dir)?);
         refuse_flume(disk, dir)?;
-        refuse_unfinished_adoption(disk, dir)?;
+        refuse_unfinished(disk, dir)?;
     }
     let markers = dirs
         .iter()
@@ -155,27 +166,53 @@ pub(super) fn claim(
 
 /// Locks a directory that exists.
 pub(super) fn lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn DirLock>, OpenError> {
-    disk.lock(dir, LOCK).map_err(|e| match e.kind() {
+    disk.lock(dir, LOCK).map_err(|e| lock_error(dir, e))
+}
+
+/// Locks a directory without making a file in it; `None`: nobody ever opened a log there.
+pub(super) fn lock_existing(
+    disk: &dyn Disk,
+    dir: &Path,
+) -> Result<Option<Box<dyn DirLock>>, OpenError> {
+    disk.lock_existing(dir, LOCK)
+        .map_err(|e| lock_error(dir, e))
+}
+
+fn lock_error(dir: &Path, error: std::io::Error) -> OpenError {
+    match error.kind() {
         std::io::ErrorKind::WouldBlock => OpenError::InUse {
             dir: dir.to_owned(),
         },
-        _ => OpenError::io("lock", dir.join(LOCK), e),
-    })
+        _ => OpenError::io("lock", dir.join(LOCK), error),
+    }
 }
 
-/// INV-12: half of the old and half of the new log are no log.
-fn refuse_unfinished_adoption(disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
-    for phase in [ADOPT_SWAP, ADOPT_MOVE] {
+/// INV-12, INV-20: half of the old and half of the new log are no log.
+fn refuse_unfinished(disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
+    match cut_short(disk, dir)? {
+        Some(reason) => Err(OpenError::Directory {
+            dir: dir.to_owned(),
+            reason,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// The command that was cut short in a directory, in words.
+pub(super) fn cut_short(disk: &dyn Disk, dir: &Path) -> Result<Option<String>, OpenError> {
+    let phases = [
+        (ADOPT_SWAP, "adopt"),
+        (ADOPT_MOVE, "adopt"),
+        (SALVAGE_UNFINISHED, "salvage"),
+    ];
+    for (phase, command) in phases {
         if read_text(disk, dir, phase)?.is_some() {
-            return Err(OpenError::Directory {
-                dir: dir.to_owned(),
-                reason: "`forebay wal adopt` was cut short here; run it again, it goes on where \
-                         it was"
-                    .into(),
-            });
+            return Ok(Some(format!(
+                "`forebay wal {command}` was cut short here; run it again, it goes on where it was"
+            )));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The id of the channel whose directories these are, all of them; takes no lock.
@@ -204,6 +241,28 @@ pub(super) fn owner(disk: &dyn Disk, dirs: &[PathBuf]) -> Result<[u8; 16], OpenE
         key: "dataDirs",
         reason: "names no directory".into(),
     })
+}
+
+/// The id of the channel whose directories these most likely are, in whatever state they may be:
+/// what a readable marker says, else what most segments do.
+pub(super) fn likely_owner(
+    disk: &dyn Disk,
+    dirs: &[PathBuf],
+    listing: &Listing,
+) -> Option<[u8; 16]> {
+    let marker = |dir: &PathBuf| read_marker(disk, dir).ok().flatten();
+    if let Some(marker) = dirs.iter().find_map(marker) {
+        return Some(marker.id);
+    }
+    let mut votes: BTreeMap<[u8; 16], usize> = BTreeMap::new();
+    for found in &listing.segments {
+        let file = disk.open(&found.path, false, WriteBackend::Pwrite).ok();
+        if let Some(header) = file.and_then(|file| read_header(file.as_ref()).ok()) {
+            *votes.entry(header.channel_id).or_default() += 1;
+        }
+    }
+    let most = votes.into_iter().max_by_key(|(_, count)| *count);
+    most.map(|(id, _)| id)
 }
 
 fn refuse_flume(disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
@@ -294,6 +353,11 @@ fn read_marker(disk: &dyn Disk, dir: &Path) -> Result<Option<Marker>, OpenError>
         })
 }
 
+/// The id in a directory's `channel` file; `None` where there is none.
+pub(super) fn marked_id(disk: &dyn Disk, dir: &Path) -> Result<Option<[u8; 16]>, OpenError> {
+    Ok(read_marker(disk, dir)?.map(|marker| marker.id))
+}
+
 /// The text of a small file; `None` where it is not there.
 pub(super) fn read_text(
     disk: &dyn Disk,
@@ -381,4 +445,33 @@ pub(super) fn remove_if_there(disk: &dyn Disk, path: &Path) -> std::io::Result<(
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     }
+}
+
+/// A file that makes up a log, the marker included.
+pub(super) fn is_log_file(name: &str) -> bool {
+    let segment = name.starts_with("segment-") || name.starts_with("spare-");
+    name == MARKER || (segment && name.ends_with(".wal"))
+}
+
+/// Moves files from one directory to another, durably.
+pub(super) fn move_files(
+    disk: &dyn Disk,
+    from: &Path,
+    to: &Path,
+    which: impl Fn(&str) -> bool,
+) -> Result<(), OpenError> {
+    let mut entries = disk
+        .list(from)
+        .map_err(|e| OpenError::io("list", from, e))?;
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    for entry in entries.iter().filter(|e| e.is_file && which(&e.name)) {
+        let path = from.join(&entry.name);
+        disk.rename(&path, &to.join(&entry.name))
+            .map_err(|e| OpenError::io("move away", &path, e))?;
+    }
+    for dir in [to, from] {
+        disk.sync_dir(dir)
+            .map_err(|e| OpenError::io("sync", dir, e))?;
+    }
+    Ok(())
 }

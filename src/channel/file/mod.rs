@@ -11,6 +11,7 @@
 //! spares), state -> table, queue, spares}.
 
 pub mod adopt;
+mod copy;
 mod encode;
 pub mod examine;
 mod group_commit;
@@ -26,6 +27,7 @@ mod range_set;
 mod reader;
 mod reclaim;
 mod recovery;
+pub mod salvage;
 mod segment;
 mod signal;
 #[cfg(any(test, feature = "simulation"))]

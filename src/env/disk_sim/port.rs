@@ -284,6 +284,18 @@ impl Disk for SimDisk {
         }))
     }
 
+    fn lock_existing(&self, dir: &Path, name: &str) -> io::Result<Option<Box<dyn DirLock>>> {
+        let there = {
+            let world = self.world();
+            let path = dir.join(name);
+            world.names.cache.files.contains_key(path.as_path())
+        };
+        match there {
+            true => self.lock(dir, name).map(Some),
+            false => Ok(None),
+        }
+    }
+
     fn create_zeroed(
         &self,
         path: &Path,

@@ -25,8 +25,10 @@
 //! open sees what this one saw.
 
 mod base;
+mod damaged;
 mod frames;
 mod replay;
+mod salt;
 mod scanned;
 
 use wal_format::{
@@ -34,6 +36,7 @@ use wal_format::{
 };
 
 pub(super) use self::base::is_opening;
+pub(super) use self::damaged::{Remains, read_remains};
 pub(super) use self::frames::{put_op, rebuild};
 
 use self::base::try_base;
@@ -87,6 +90,8 @@ pub(super) struct Recovered {
     pub(super) torn: Option<TornTail>,
     /// The last segment, and where its last non-zero byte ends.
     pub(super) cut: Option<(Found, u32)>,
+    /// Damage may hide what became of events below this one.
+    pub(super) hidden_below: u64,
 }
 
 impl Recovered {
@@ -166,5 +171,6 @@ fn without_base(files: Vec<File>) -> Result<Recovered, OpenError> {
         damage: Vec::new(),
         torn: None,
         cut: None,
+        hidden_below: 0,
     })
 }

@@ -1,6 +1,8 @@
 //! The frames behind the base in order: applied when something proves them, else held back.
 
-use wal_format::{FrameError, FrameKind, Lsn, Record, SEGMENT_HEADER_BYTES, SegmentRef, Step};
+use wal_format::{
+    FrameError, FrameHeader, FrameKind, Lsn, Record, SEGMENT_HEADER_BYTES, SegmentRef, Step,
+};
 
 use super::base::{Base, incarnation_of};
 use super::frames::{apply, pass_hole, whole_transactions};
@@ -20,6 +22,10 @@ pub(super) struct Replay {
     torn: Option<TornTail>,
     seen: Vec<Seen>,
     last_nonzero: u32,
+    /// Control records that are missing were written before this event.
+    hidden_below: u64,
+    /// Bad bytes that no frame follows so far.
+    open_end: bool,
 }
 
 /// A segment that was scanned.
@@ -44,6 +50,11 @@ impl Replay {
             torn: None,
             seen: Vec::new(),
             last_nonzero: SEGMENT_HEADER_BYTES,
+            hidden_below: match base.snapshot.control_lost {
+                true => base.header.sequence,
+                false => 0,
+            },
+            open_end: false,
         }
     }
 
@@ -126,6 +137,7 @@ impl Replay {
                     nonzero_end,
                 } => {
                     self.last_nonzero = nonzero_end;
+                    self.open_end = true;
                     self.torn = Some(TornTail {
                         segment: file.found.number,
                         offset,
@@ -138,6 +150,7 @@ impl Replay {
     }
 
     fn bad(&mut self, file: &File, offset: u32, why: &FrameError, resume: Option<u32>) {
+        self.open_end = resume.is_none();
         self.damage.push(Damage {
             segment: file.found.number,
             offset,
@@ -147,6 +160,8 @@ impl Replay {
     }
 
     fn frame(&mut self, frame: Suspect, file: &File) -> Result<(), OpenError> {
+        // Its control number tells whether records are missing in front of it.
+        self.open_end = false;
         self.proven = self.proven.max(frame.header.watermark);
         self.promote(file)?;
         self.suspects.push(frame);
@@ -158,6 +173,7 @@ impl Replay {
         let proven = self.proven;
         let count = self.suspects.iter().take_while(|s| s.end <= proven).count();
         for frame in self.suspects.drain(..count).collect::<Vec<_>>() {
+            self.note_hidden(&frame.header);
             apply(&mut self.state, &frame).map_err(|reason| OpenError::Directory {
                 dir: file.found.path.clone(),
                 reason: format!("{reason}; nothing was touched"),
@@ -166,10 +182,21 @@ impl Replay {
         Ok(())
     }
 
+    /// To be told of each frame before it is applied.
+    fn note_hidden(&mut self, header: &FrameHeader) {
+        if header.control > self.state.next_control {
+            self.hidden_below = self.hidden_below.max(header.sequence);
+        }
+    }
+
     pub(super) fn finish(mut self, files: &[File], older: &[Found], base: &Base) -> Recovered {
-        if let Some(first) = self.suspects.first() {
+        if let Some(header) = self.suspects.first().map(|s| s.header.clone()) {
             // Whatever is missing in front of the first suspect lay below the proof.
-            pass_hole(&mut self.state, &first.header);
+            self.note_hidden(&header);
+            pass_hole(&mut self.state, &header);
+        }
+        if self.open_end {
+            self.hidden_below = self.next_expected();
         }
         let mut segments = Vec::new();
         let mut leftovers = Vec::new();
@@ -198,6 +225,7 @@ impl Replay {
             leftovers,
             damage: self.damage,
             torn: self.torn,
+            hidden_below: self.hidden_below,
             cut: files.last().map(|f| (f.found.clone(), self.last_nonzero)),
         }
     }

@@ -29,7 +29,16 @@ impl File {
     }
 
     pub(super) fn scanner(&self, begin: u32, end: u32, known: Lsn) -> Scanner<Salvage<'_>> {
-        let salt = self.salt.unwrap_or(0);
+        self.scanner_with(self.salt.unwrap_or(0), begin, end, known)
+    }
+
+    pub(super) fn scanner_with(
+        &self,
+        salt: u64,
+        begin: u32,
+        end: u32,
+        known: Lsn,
+    ) -> Scanner<Salvage<'_>> {
         Scanner::new(
             Salvage(self.file.as_ref()),
             self.found.number,
@@ -38,6 +47,15 @@ impl File {
             end,
             known,
         )
+    }
+}
+
+impl File {
+    /// The whole file; what cannot be read is filled with bytes that no frame holds.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.frames_end() as usize];
+        Salvage(self.file.as_ref()).read(0, &mut bytes);
+        bytes
     }
 }
 

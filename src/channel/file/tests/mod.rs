@@ -19,6 +19,7 @@ mod crash;
 mod findings;
 mod ownership;
 mod review;
+mod salvage;
 
 const SEGMENT: u64 = 1 << 20;
 
