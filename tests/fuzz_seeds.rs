@@ -9,6 +9,8 @@ mod corpus;
 mod audit_names;
 #[path = "../fuzz/oracles/config_text.rs"]
 mod config_text;
+#[path = "../fuzz/oracles/damaged_channel.rs"]
+mod damaged_channel;
 #[path = "../fuzz/oracles/netcat_input.rs"]
 mod netcat_input;
 
@@ -36,4 +38,18 @@ fn any_text_is_read_as_java_reads_it_and_nothing_in_it_is_ignored_in_silence() {
 #[test]
 fn any_bytes_in_any_pieces_are_lines_to_netcat_and_each_is_answered() {
     corpus::run("netcat_input", 500, netcat_input::check);
+}
+
+#[test]
+fn no_damage_to_a_whole_log_loses_an_event_unnamed_or_makes_one_up() {
+    let mut all = damaged_channel::Seen::default();
+    corpus::run("damaged_channel", 60, |input| {
+        let seen = damaged_channel::check(input);
+        all.opened += seen.opened;
+        all.refused += seen.refused;
+        all.lost += seen.lost;
+        all.torn += seen.torn;
+    });
+    assert!(all.opened > 100 && all.refused > 10, "{all:?}");
+    assert!(all.lost > 10 && all.torn > 10, "{all:?}");
 }

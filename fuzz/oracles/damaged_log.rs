@@ -4,8 +4,11 @@
 //! *Claims*: every frame given out is one that was written, at its place, byte for byte; every
 //! frame below what is provably durable is given out or lies in a reported damage, so that nothing
 //! durable vanishes in silence; no undamaged frame lies in a reported damage; where everything
-//! durable is whole no damage is reported, whatever became of the tail. A frame inside the body of
-//! another is given out only where that other one is damaged.
+//! durable is whole no damage is reported, whatever became of the tail. A whole frame at the front,
+//! or behind one that is given out, is given out too: the last group may have been acknowledged
+//! though nothing proves it. The log ends at the first frame that is not given out, and is called
+//! torn there exactly when bytes are left. A frame inside the body of another is given out only
+//! where that other one is damaged.
 //!
 //! *Input*: u8 frames - 1 (modulo 16), u8 known durable (0: nothing, n: up to frame n - 1), for
 //! each frame u8 body length / 4 and u8 lag (modulo 4: how many frames before it the watermark
@@ -238,6 +241,9 @@ fn damage(log: &mut [u8], written: &Log, (what, place, value): (u8, usize, u8)) 
         4 => {
             let frame = &written.frames[place % written.frames.len()];
             let at = frame.at;
+            // Whoever wrote it has not damaged its length: a right sum is believed.
+            let header = at..at + FRAME_HEADER_BYTES;
+            log[header.clone()].copy_from_slice(&written.bytes[header]);
             let (field, wrong) = match value % 5 {
                 0 => (4, 0),
                 1 => (4, 13 + value / 5),
@@ -263,8 +269,11 @@ struct Lost {
     to: usize,
 }
 
-/// Frames given out and damages reported.
-fn scan(log: &[u8], known: Lsn) -> (Vec<usize>, Vec<Lost>) {
+/// How the scan ended: where, and behind the last byte that is not zero where it is torn.
+type End = (usize, Option<usize>);
+
+/// Frames given out, damages reported, and the end; none where damage reaches it.
+fn scan(log: &[u8], known: Lsn) -> (Vec<usize>, Vec<Lost>, Option<End>) {
     let mut segment = vec![0; usize::try_from(BEGIN).expect("32 bits at least")];
     segment.extend_from_slice(log);
     let end = u32::try_from(segment.len()).expect("a short log");
@@ -274,7 +283,14 @@ fn scan(log: &[u8], known: Lsn) -> (Vec<usize>, Vec<Lost>) {
     for _ in 0..=log.len() / 8 + 1 {
         match scanner.step().expect("memory can be read") {
             Step::Frame { lsn, .. } => found.push(local(lsn.offset())),
-            Step::End { .. } | Step::Torn { .. } => return (found, lost),
+            Step::End { offset } => return (found, lost, Some((local(offset), None))),
+            Step::Torn {
+                offset,
+                nonzero_end,
+            } => {
+                let end = (local(offset), Some(local(nonzero_end)));
+                return (found, lost, Some(end));
+            }
             Step::Corrupt { offset, resume, .. } => {
                 let to = resume.map_or(log.len(), local);
                 lost.push(Lost {
@@ -282,7 +298,7 @@ fn scan(log: &[u8], known: Lsn) -> (Vec<usize>, Vec<Lost>) {
                     to,
                 });
                 if resume.is_none() {
-                    return (found, lost);
+                    return (found, lost, None);
                 }
             }
         }
@@ -309,8 +325,32 @@ pub(crate) fn check(input: &[u8]) {
     let known = known % (written.frames.len() + 1);
     let known_at = known.checked_sub(1).map_or(0, |n| written.frames[n].at);
     let known = if known == 0 { Lsn(0) } else { lsn(known_at) };
-    let (found, lost) = scan(&log, known);
+    let (found, lost, end) = scan(&log, known);
     judge(&log, &written, known_at, &found, &lost);
+    judge_the_end(&log, &written, &found, end);
+}
+
+/// What nothing proves may have been acknowledged all the same.
+fn judge_the_end(log: &[u8], written: &Log, found: &[usize], end: Option<End>) {
+    let mut follows = true;
+    for frame in &written.frames {
+        let place = frame.at..frame.body_end;
+        let whole = log[place.clone()] == written.bytes[place];
+        let given = found.contains(&frame.at);
+        assert!(
+            given || !(follows && whole),
+            "whole frame at {} behind what was given has vanished",
+            frame.at
+        );
+        follows = given;
+    }
+    let Some((end, torn)) = end else { return };
+    assert!(
+        found.last().is_none_or(|at| *at < end),
+        "a frame behind the end"
+    );
+    let rest = log[end..].iter().rposition(|byte| *byte != 0);
+    assert_eq!(torn, rest.map(|at| end + at + 1), "torn at {end}");
 }
 
 fn judge(log: &[u8], written: &Log, known_at: usize, found: &[usize], lost: &[Lost]) {
