@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use wal_format::{
-    FrameHeader, FrameKind, Lsn, PutBody, Record, SEGMENT_HEADER_BYTES, Scanner, Step,
+    FrameHeader, FrameKind, Lsn, PutBody, Record, SEGMENT_HEADER_BYTES, Scanner, SegmentRef, Step,
 };
 
 use super::layout::{self, Found, Listing};
@@ -155,7 +155,7 @@ fn examine_once(
         foreign: listing.foreign.clone(),
         ..LogReport::default()
     };
-    let ends = ends(disk, &listing);
+    let ends = told(disk, &listing);
     let total = listing.segments.iter().map(|f| f.len).sum();
     let mut seen = Seen::default();
     let mut read = 0;
@@ -185,10 +185,12 @@ fn show(dirs: &[PathBuf]) -> String {
         .join(", ")
 }
 
-/// For each segment: where a later snapshot or open says it ends, and the highest watermark in
-/// it. Segments whose opening was cut short say nothing.
-fn ends(disk: &dyn Disk, listing: &Listing) -> BTreeMap<u32, (Option<u32>, Lsn)> {
-    let mut ends: BTreeMap<u32, (Option<u32>, Lsn)> = BTreeMap::new();
+/// What later snapshots and opens say of a segment, and the highest watermark in it.
+type Told = BTreeMap<u32, (Option<SegmentRef>, Lsn)>;
+
+/// Segments whose opening was cut short say nothing.
+fn told(disk: &dyn Disk, listing: &Listing) -> Told {
+    let mut ends = Told::new();
     for found in &listing.segments {
         let Ok((file, salt)) = open(disk, &found.path) else {
             continue;
@@ -203,7 +205,7 @@ fn ends(disk: &dyn Disk, listing: &Listing) -> BTreeMap<u32, (Option<u32>, Lsn)>
                 _ => Vec::new(),
             };
             for reference in references {
-                ends.entry(reference.segment).or_insert((None, Lsn(0))).0 = Some(reference.end);
+                ends.entry(reference.segment).or_insert((None, Lsn(0))).0 = Some(reference);
             }
         }
         ends.entry(found.number).or_insert((None, Lsn(0))).1 = high;
@@ -224,6 +226,23 @@ fn open(disk: &dyn Disk, path: &Path) -> Result<(std::sync::Arc<dyn DiskFile>, u
         .map_err(|e| e.to_string())?;
     let header = read_header(file.as_ref())?;
     Ok((file, header.salt))
+}
+
+/// The same where both copies of the header are bad and a later segment tells the salt.
+fn open_told(
+    disk: &dyn Disk,
+    path: &Path,
+    told: Option<SegmentRef>,
+) -> Result<(std::sync::Arc<dyn DiskFile>, u64), String> {
+    let opened = open(disk, path);
+    match (opened, told) {
+        (Err(_), Some(told)) => {
+            let file = disk.open(path, false, WriteBackend::Pwrite);
+            file.map(|file| (file, told.salt))
+                .map_err(|e| e.to_string())
+        }
+        (opened, _) => opened,
+    }
 }
 
 fn scanner(
@@ -263,7 +282,7 @@ fn next_record(scanner: &mut Scanner<Salvage<'_>>) -> Option<(FrameHeader, Optio
 fn one_segment(
     disk: &dyn Disk,
     found: &Found,
-    ends: &BTreeMap<u32, (Option<u32>, Lsn)>,
+    ends: &Told,
     known: Lsn,
     seen: &mut Seen,
     report: &mut LogReport,
@@ -276,10 +295,19 @@ fn one_segment(
         end: SEGMENT_HEADER_BYTES,
         ..SegmentReport::default()
     };
-    match open(disk, &found.path) {
+    let told = ends.get(&found.number).and_then(|(told, _)| *told);
+    if report.segments.is_empty() {
+        // Where the log begins is known: damage of its first frames has numbers too.
+        seen.next_sequence = match found.number {
+            0 => Some(1),
+            _ => told.map(|told| told.first_sequence),
+        };
+        seen.next_control = (found.number == 0).then_some(0);
+    }
+    match open_told(disk, &found.path, told) {
         Ok((file, salt)) => {
             check::headers(file.as_ref(), found, report);
-            let end = ends.get(&found.number).and_then(|(end, _)| *end);
+            let end = told.map(|told| told.end);
             // Where the end is known, that much was durable; behind it there is nothing to miss.
             let known = end.map_or(known, |end| Lsn::new(found.number, end));
             let end = end
