@@ -28,7 +28,9 @@ mod frames;
 mod replay;
 mod scanned;
 
-use wal_format::{FrameHeader, Identity, Lsn, Open, Record, SEGMENT_HEADER_BYTES, SegmentRef, Step};
+use wal_format::{
+    FrameHeader, Identity, Lsn, Open, Record, SEGMENT_HEADER_BYTES, SegmentRef, Step,
+};
 
 pub(super) use self::base::is_opening;
 pub(super) use self::frames::{put_op, rebuild};
