@@ -37,18 +37,27 @@ fn random_histories_with_crashes_keep_every_promise() {
     // What must have happened for this to mean something.
     assert!(all.in_recovery > 1_000 && all.deepest >= 4, "{all:?}");
     assert!(all.answers > 300 && all.taken > 300, "{all:?}");
-    assert!(all.full > 0 && all.failures > 0 && all.opens_failed > 0, "{all:?}");
+    assert!(
+        all.full > 0 && all.failures > 0 && all.opens_failed > 0,
+        "{all:?}"
+    );
 }
 
 /// INV-1, INV-5, INV-8, INV-13 to INV-18, without any sampling.
 #[test]
 fn every_crash_of_every_history_of_two_steps_keeps_every_promise() {
-    let scope = Scope { length: 2, twice: 1 };
+    let scope = Scope {
+        length: 2,
+        twice: 1,
+    };
     let count = exhaustive::search(scope, (0, 1), |_| ());
     let count = count.unwrap_or_else(|(word, violation)| panic!("{word:?}: {violation}"));
     println!("{count:#?}");
     assert_eq!(count.histories, 1 + 8 + 64);
-    assert!(count.states > 1_500 && count.in_recovery > 1_000, "{count:?}");
+    assert!(
+        count.states > 1_500 && count.in_recovery > 1_000,
+        "{count:?}"
+    );
 }
 
 #[test]

@@ -107,9 +107,13 @@ fn every_history(length: u32, twice: u32, jobs: u64, begun: Instant) -> ExitCode
                 }
             })
         };
-        let threads: Vec<_> =
-            (0..jobs).map(|part| scope_of_threads.spawn(move || search(part))).collect();
-        threads.into_iter().map(|thread| thread.join()).collect::<Vec<_>>()
+        let threads: Vec<_> = (0..jobs)
+            .map(|part| scope_of_threads.spawn(move || search(part)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join())
+            .collect::<Vec<_>>()
     });
     let mut all = exhaustive::Count::default();
     for part in parts {
@@ -154,7 +158,9 @@ impl Long {
     }
 
     fn stats(&self) -> std::sync::MutexGuard<'_, Stats> {
-        self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.done
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn work(&self, begun: Instant) {
@@ -186,7 +192,10 @@ impl Long {
         if seconds >= self.said.load(Ordering::Relaxed) + 10 {
             self.said.store(seconds, Ordering::Relaxed);
             let rate = all.crashes / seconds.max(1);
-            println!("{seconds:5} s  {:9} crashes  {rate:6} a second  seed {seed}", all.crashes);
+            println!(
+                "{seconds:5} s  {:9} crashes  {rate:6} a second  seed {seed}",
+                all.crashes
+            );
         }
     }
 
@@ -202,7 +211,11 @@ impl Long {
             all.crashes as f64 / seconds,
             self.next.load(Ordering::Relaxed)
         );
-        let broken = self.broken.lock().map(|broken| broken.clone()).unwrap_or_default();
+        let broken = self
+            .broken
+            .lock()
+            .map(|broken| broken.clone())
+            .unwrap_or_default();
         let Some((seed, violation)) = broken else {
             println!("0 violations");
             return ExitCode::SUCCESS;

@@ -3,16 +3,18 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 use forebay::channel::file::FileChannel;
 use forebay::channel::{
     Channel, ChannelError, EpochPart, EpochRecord, LeaseId, Position, PutBatch, SealRequest,
 };
+use forebay::env::disk_sim::SimDisk;
 use forebay::event::{Seq, SeqRange};
 
-use super::check::{ANSWERED, CAPACITY, Checked, EPOCHS, ENDED, ORDER, broken, require};
+use super::check::{ANSWERED, CAPACITY, Checked, ENDED, EPOCHS, ORDER, broken, require};
 use super::driver::{Driver, Lease};
 use super::queue::{Entry, Item, State};
 
@@ -47,6 +49,20 @@ pub(crate) struct Call {
     /// Its entry, once it is queued.
     pub(crate) entry: Option<usize>,
     future: Answering,
+    bell: Arc<Bell>,
+}
+
+/// Notes, in operations of the disk, when a caller was last woken: from then on it may have told
+/// the whole world, whatever the log does next.
+pub(crate) struct Bell {
+    disk: SimDisk,
+    rung: AtomicU64,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.rung.store(self.disk.operations(), Ordering::Relaxed);
+    }
 }
 
 impl Call {
@@ -58,8 +74,12 @@ impl Call {
 
     pub(crate) fn ack(channel: &Arc<FileChannel>, lease: LeaseId, range: SeqRange) -> Self {
         let channel = Arc::clone(channel);
-        let future =
-            async move { channel.lease_ack(lease, range.last).await.map(|()| Answer::Done) };
+        let future = async move {
+            channel
+                .lease_ack(lease, range.last)
+                .await
+                .map(|()| Answer::Done)
+        };
         Self::of(What::Ack(range), Box::pin(future))
     }
 
@@ -87,16 +107,21 @@ impl Call {
     }
 
     fn of(what: What, future: Answering) -> Self {
+        let bell = Arc::new(Bell {
+            disk: SimDisk::default(),
+            rung: AtomicU64::new(u64::MAX),
+        });
         Self {
             what,
             entry: None,
             future,
+            bell,
         }
     }
 
     fn poll(&mut self) -> Poll<Result<Answer, ChannelError>> {
-        let mut context = Context::from_waker(Waker::noop());
-        self.future.as_mut().poll(&mut context)
+        let waker = Waker::from(Arc::clone(&self.bell));
+        self.future.as_mut().poll(&mut Context::from_waker(&waker))
     }
 }
 
@@ -156,7 +181,11 @@ pub(crate) fn batch(events: &[Item], positions: &[(String, Bytes)]) -> PutBatch 
 
 impl Driver {
     /// Makes a call and polls it for the first time.
-    pub(crate) fn call(&mut self, call: Call) -> Checked {
+    pub(crate) fn call(&mut self, mut call: Call) -> Checked {
+        call.bell = Arc::new(Bell {
+            disk: self.disk.clone(),
+            rung: AtomicU64::new(u64::MAX),
+        });
         self.calls.push(call);
         self.poll(self.calls.len() - 1).map(drop)
     }
@@ -248,14 +277,24 @@ impl Driver {
 
     fn granted(&mut self, call: &Call, answer: Answer) -> Checked {
         let Some(at) = call.entry else {
-            return broken(ANSWERED, format!("Ok to what was never queued: {:?}", call.what));
+            return broken(
+                ANSWERED,
+                format!("Ok to what was never queued: {:?}", call.what),
+            );
         };
         let lazy = matches!(call.what, What::Put { .. }) && !self.commits();
-        let reached = if lazy { self.spec.written } else { self.spec.durable };
+        let reached = if lazy {
+            self.spec.written
+        } else {
+            self.spec.durable
+        };
         require(at < reached, ANSWERED, || {
             let Spec { written, durable } = self.marks();
             format!("Ok to entry {at}, with {written} written and {durable} durable")
         })?;
+        if !lazy {
+            self.told.push((at, call.bell.rung.load(Ordering::Relaxed)));
+        }
         match (answer, &self.spec.entries[at]) {
             (Answer::Put(range), Entry::Put { events, .. }) => {
                 let first = State::of(&self.spec.entries[..at]).events.len() as u64 + 1;
@@ -285,23 +324,26 @@ impl Driver {
     fn refused(&mut self, call: &Call, error: &ChannelError) -> Checked {
         let unexpected = || broken(ANSWERED, format!("{error} to {:?}", call.what));
         match (error, &call.what) {
-            (ChannelError::Poisoned { .. }, _) => {
-                require(self.has_failed(), ENDED, || format!("{error} while the log goes on"))
-            }
-            (ChannelError::Closed { .. }, _) => {
-                require(self.closed, ENDED, || format!("{error} while the log is open"))
-            }
+            (ChannelError::Poisoned { .. }, _) => require(self.has_failed(), ENDED, || {
+                format!("{error} while the log goes on")
+            }),
+            (ChannelError::Closed { .. }, _) => require(self.closed, ENDED, || {
+                format!("{error} while the log is open")
+            }),
             _ if call.entry.is_some() => unexpected(),
             (ChannelError::Full { .. }, What::Put { events, .. }) => {
                 self.stats.full += 1;
-                self.is_full_for(events, false).or_else(|why| broken(CAPACITY, format!("{error}: {why}")))
+                self.is_full_for(events, false)
+                    .or_else(|why| broken(CAPACITY, format!("{error}: {why}")))
             }
             // A close ends all leases.
             (ChannelError::LeaseLost { .. }, What::Seal(..)) if self.closed => Ok(()),
             (ChannelError::LeaseLost { .. }, What::Seal(lease, request)) => {
                 let held = self.lease(*lease).and_then(|l| l.held);
                 let holds = held.is_some_and(|(f, l)| f <= request.last.0 && request.last.0 <= l);
-                require(!holds, EPOCHS, || format!("{error} with {held:?} to {request:?}"))
+                require(!holds, EPOCHS, || {
+                    format!("{error} with {held:?} to {request:?}")
+                })
             }
             (
                 ChannelError::Refused { .. },
@@ -311,7 +353,9 @@ impl Driver {
                 let given_up = matches!(call.what, What::Abandon(_));
                 // With space short the events of a claimed epoch may be gone.
                 let gone = given_up && open.as_ref().is_some_and(|e| e.claimed);
-                require(open.is_none() || gone, EPOCHS, || format!("{error}: {open:?}"))
+                require(open.is_none() || gone, EPOCHS, || {
+                    format!("{error}: {open:?}")
+                })
             }
             (ChannelError::Refused { .. }, What::Seal(..)) => {
                 let many = self.spec.durable_state().epochs.len() > 8;
@@ -331,7 +375,11 @@ impl Driver {
             match (call.entry, what) {
                 (Some(at), _) => {
                     let lazy = matches!(what, What::Put { .. }) && !self.commits();
-                    let done = if lazy { self.spec.written } else { self.spec.durable };
+                    let done = if lazy {
+                        self.spec.written
+                    } else {
+                        self.spec.durable
+                    };
                     require(at >= done, ANSWERED, || {
                         format!("entry {at} of {done} is done and nobody answers {what:?}")
                     })?;

@@ -21,7 +21,9 @@ pub(crate) struct Violation {
 
 impl std::fmt::Display for Violation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let step = self.step.map_or("the end".to_owned(), |step| format!("step {step}"));
+        let step = self
+            .step
+            .map_or("the end".to_owned(), |step| format!("step {step}"));
         write!(f, "{} broken at {step}: {}", self.promise, self.what)
     }
 }
@@ -64,32 +66,54 @@ pub(crate) fn require(
 pub(crate) fn same_state(view: &LogView, state: &State) -> Checked {
     let next = state.events.len() as u64 + 1;
     require(view.next_sequence == next, DENSE, || {
-        format!("next sequence number {}, expected {next}", view.next_sequence)
+        format!(
+            "next sequence number {}, expected {next}",
+            view.next_sequence
+        )
     })?;
     require(view.lost.is_empty() && !view.control_lost, VERDICT, || {
-        format!("undamaged, and yet lost: {:?}, {}", view.lost, view.control_lost)
+        format!(
+            "undamaged, and yet lost: {:?}, {}",
+            view.lost, view.control_lost
+        )
     })?;
     let shown = view.positions.iter().map(|p| (&p.key, &p.value));
     require(shown.eq(state.positions.iter()), POSITIONS, || {
         format!("{:?}, expected {:?}", view.positions, state.positions)
     })?;
     let epochs = view.epochs.iter().eq(state.epochs.values());
-    require(epochs && view.next_epoch == state.next_epoch, EPOCHS, || {
-        let (shown, all) = (&view.epochs, &state.epochs);
-        format!("next {} of {shown:?}, expected {} of {all:?}", view.next_epoch, state.next_epoch)
-    })?;
+    require(
+        epochs && view.next_epoch == state.next_epoch,
+        EPOCHS,
+        || {
+            let (shown, all) = (&view.epochs, &state.epochs);
+            format!(
+                "next {} of {shown:?}, expected {} of {all:?}",
+                view.next_epoch, state.next_epoch
+            )
+        },
+    )?;
     require(view.fenced_through == state.fenced_through, EPOCHS, || {
-        format!("fenced through {}, expected {}", view.fenced_through, state.fenced_through)
+        format!(
+            "fenced through {}, expected {}",
+            view.fenced_through, state.fenced_through
+        )
     })?;
     let cursor = state.cursor();
     let ranges = view.acked.iter().flat_map(|r| r.first.0..=r.last.0);
     let above = state.acked.range(cursor..).copied();
     require(view.cursor == cursor && ranges.eq(above), ONCE, || {
         let acked = &state.acked;
-        format!("cursor {} with {:?}, expected {cursor} of {acked:?}", view.cursor, view.acked)
+        format!(
+            "cursor {} with {:?}, expected {cursor} of {acked:?}",
+            view.cursor, view.acked
+        )
     })?;
     require(view.incarnations == state.opened, EPOCHS, || {
-        format!("incarnations {:?}, expected {:?}", view.incarnations, state.opened)
+        format!(
+            "incarnations {:?}, expected {:?}",
+            view.incarnations, state.opened
+        )
     })?;
     require(view.next_control == state.controls, WHOLE, || {
         format!("{} records, expected {}", view.next_control, state.controls)
@@ -179,7 +203,10 @@ pub(crate) fn same_sums(status: &ChannelStatus, sums: Sums) -> Checked {
         sealed: status.sealed_unpublished,
     };
     require(shown == sums && status.corrupt == 0, CAPACITY, || {
-        format!("{shown:?} and {} corrupt, expected {sums:?}", status.corrupt)
+        format!(
+            "{shown:?} and {} corrupt, expected {sums:?}",
+            status.corrupt
+        )
     })
 }
 
@@ -189,7 +216,10 @@ pub(crate) fn is_what_was_put(taken: &TakenEvent, state: &State) -> Checked {
     let item = place.and_then(|place| state.events.get(place));
     require(item.is_some_and(|item| item.is(taken)), ORDER, || {
         let (size, time) = (taken.event.body.len(), taken.event.put_time_ms);
-        format!("event {} of {size} bytes at {time} is not what was put: {item:?}", taken.seq)
+        format!(
+            "event {} of {size} bytes at {time} is not what was put: {item:?}",
+            taken.seq
+        )
     })
 }
 
@@ -213,7 +243,9 @@ pub(crate) fn drained(channel: &Arc<FileChannel>, state: &State) -> Checked {
                 Ok(batch) => batch,
                 Err(error) => return failed(error),
             };
-            require(batch.lost.is_empty(), VERDICT, || format!("lost: {:?}", batch.lost))?;
+            require(batch.lost.is_empty(), VERDICT, || {
+                format!("lost: {:?}", batch.lost)
+            })?;
             if batch.is_empty() {
                 break;
             }
@@ -230,9 +262,13 @@ pub(crate) fn drained(channel: &Arc<FileChannel>, state: &State) -> Checked {
             break;
         }
     }
-    leases.into_iter().for_each(|lease| channel.release_lease(lease));
+    leases
+        .into_iter()
+        .for_each(|lease| channel.release_lease(lease));
     let missing = waiting.next();
-    require(missing.is_none(), ONCE, || format!("event {missing:?} is missing"))
+    require(missing.is_none(), ONCE, || {
+        format!("event {missing:?} is missing")
+    })
 }
 
 /// What an open has found, where nothing is damaged: no damage; and a torn tail only behind what

@@ -11,11 +11,11 @@ use forebay::channel::file::{FileChannelOptions, OpenError};
 use forebay::env::clock::Clock;
 use forebay::env::disk_sim::{Crash, SimDisk};
 
-use super::dump::dump;
+use super::Stats;
 use super::check::{self, AGAIN, Bounds, Checked, Sums, broken, require};
+use super::dump::dump;
 use super::history::{Random, Setup};
 use super::queue::Spec;
-use super::Stats;
 
 /// The smallest segment there is.
 pub(crate) const SEGMENT: u64 = 64 << 10;
@@ -54,7 +54,9 @@ impl Clock for HandClock {
 
 pub(crate) fn options(setup: &Setup) -> FileChannelOptions {
     FileChannelOptions {
-        data_dirs: (0..setup.dirs).map(|n| PathBuf::from(format!("/d{n}"))).collect(),
+        data_dirs: (0..setup.dirs)
+            .map(|n| PathBuf::from(format!("/d{n}")))
+            .collect(),
         capacity: setup.capacity,
         transaction_capacity: 100,
         keep_alive: setup.keep_alive,
@@ -142,7 +144,11 @@ impl Examiner<'_> {
     }
 
     /// Opens an image on which nothing is wrong but, perhaps, its space.
-    fn open_sound(&mut self, image: SimDisk, expect: &mut Expect) -> Checked<(SimDisk, SteppedChannel)> {
+    fn open_sound(
+        &mut self,
+        image: SimDisk,
+        expect: &mut Expect,
+    ) -> Checked<(SimDisk, SteppedChannel)> {
         match self.open(&image) {
             Ok(channel) => Ok((image, channel)),
             Err(_) if self.setup.room.is_some() => {
@@ -170,13 +176,20 @@ impl Examiner<'_> {
         self.stats.crashes += 1;
         self.stats.deepest = self.stats.deepest.max(self.setup.depth - depth + 1);
         let found = image.kill();
-        self.recovered(spec, image, &mut expect, depth).map_err(|violation| {
-            let what = format!("{}\n  on this image:\n{}", violation.what, dump(&found));
-            check::Violation { what, ..violation }
-        })
+        self.recovered(spec, image, &mut expect, depth)
+            .map_err(|violation| {
+                let what = format!("{}\n  on this image:\n{}", violation.what, dump(&found));
+                check::Violation { what, ..violation }
+            })
     }
 
-    fn recovered(&mut self, spec: &Spec, image: SimDisk, expect: &mut Expect, depth: usize) -> Checked {
+    fn recovered(
+        &mut self,
+        spec: &Spec,
+        image: SimDisk,
+        expect: &mut Expect,
+        depth: usize,
+    ) -> Checked {
         if depth > 0 {
             image.record();
         }
@@ -255,7 +268,9 @@ impl Examiner<'_> {
         self.stats.crashes += 1;
         let (_, channel) = self.open_sound(image.kill(), &mut expect)?;
         let torn = channel.found().torn;
-        require(torn.is_none(), AGAIN, || format!("a second open finds {torn:?}"))?;
+        require(torn.is_none(), AGAIN, || {
+            format!("a second open finds {torn:?}")
+        })?;
         recognised(after, &channel, &expect).map(drop)
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Driver {
     met: u64,
     /// Segment and durable end of the log when it was opened.
     opened_at: (u32, u32),
+    /// Entries that somebody was told of in this step as durable, and at which operation.
+    pub(crate) told: Vec<(usize, u64)>,
     /// Where the disk is kept before each operation of the next open.
     keep: Option<Vec<SimDisk>>,
 }
@@ -53,6 +55,7 @@ struct Before {
     written: usize,
     durable: usize,
     end: (u32, u32),
+    operations: u64,
 }
 
 impl Driver {
@@ -75,6 +78,7 @@ impl Driver {
             transactions: 0,
             met: 0,
             opened_at: (0, 0),
+            told: Vec::new(),
             keep: None,
         };
         let nothing = Expect {
@@ -115,6 +119,7 @@ impl Driver {
         let mut random = Random::new(step.seed);
         self.stats.steps += 1;
         self.met = self.disk.faults_met();
+        self.told.clear();
         let before = self.before();
         self.disk.record();
         let done = self.take_step(&step.op, &mut random);
@@ -166,13 +171,18 @@ impl Driver {
             written: self.spec.written,
             durable: self.spec.durable,
             end: durable_end(&self.channel().inside()),
+            operations: self.disk.operations(),
         }
     }
 
     fn take_step(&mut self, op: &Op, random: &mut Random) -> Checked {
         let channel = Arc::clone(self.channel().channel());
         match op {
-            Op::Put { sizes, positions, now } => self.put(sizes, *positions, *now)?,
+            Op::Put {
+                sizes,
+                positions,
+                now,
+            } => self.put(sizes, *positions, *now)?,
             Op::PutRolledBack => {
                 let mut put = PutTransaction::begin(channel as _);
                 put.put(self.item(0, 50).to_put().event);
@@ -185,7 +195,11 @@ impl Driver {
             }
             Op::Lead => self.lead()?,
             Op::OpenLease { block_events } => self.open_lease(*block_events)?,
-            Op::Take { lease, events, bytes } => self.take(*lease, *events, *bytes)?,
+            Op::Take {
+                lease,
+                events,
+                bytes,
+            } => self.take(*lease, *events, *bytes)?,
             Op::Ack { lease, events } => {
                 if let Some((id, range)) = self.front(*lease, *events) {
                     self.cut(id, range.last.0);
@@ -197,7 +211,11 @@ impl Driver {
                     channel.release_lease(self.leases.remove(at).id);
                 }
             }
-            Op::Seal { lease, events, parts } => {
+            Op::Seal {
+                lease,
+                events,
+                parts,
+            } => {
                 if let Some((id, range)) = self.front(*lease, *events) {
                     let request = request(range.last.0, *parts);
                     self.call(Call::seal(&channel, id, request))?;
@@ -223,7 +241,9 @@ impl Driver {
                 self.closed = true;
                 if let Err(error) = channel.close() {
                     let met = self.disk.faults_met() > self.met;
-                    require(met, ENDED, || format!("close fails without a cause: {error}"))?;
+                    require(met, ENDED, || {
+                        format!("close fails without a cause: {error}")
+                    })?;
                     self.failed = true;
                 }
             }
@@ -245,7 +265,11 @@ impl Driver {
 
     fn put(&mut self, sizes: &[usize], positions: usize, now: bool) -> Checked {
         self.transactions += 1;
-        let events: Vec<Item> = sizes.iter().enumerate().map(|(n, s)| self.item(n, *s)).collect();
+        let events: Vec<Item> = sizes
+            .iter()
+            .enumerate()
+            .map(|(n, s)| self.item(n, *s))
+            .collect();
         let position = |n: usize| {
             let key = format!("r1/{}", (self.transactions as usize + n) % 4);
             // Now and then a key is forgotten.
@@ -293,7 +317,11 @@ impl Driver {
     fn front(&self, which: usize, events: u64) -> Option<(LeaseId, SeqRange)> {
         let lease = self.leases[which.checked_rem(self.leases.len())?];
         let (first, last) = lease.held?;
-        let end = if events == 0 { last } else { last.min(first + events - 1) };
+        let end = if events == 0 {
+            last
+        } else {
+            last.min(first + events - 1)
+        };
         Some((lease.id, SeqRange::new(Seq(first), Seq(end))?))
     }
 
@@ -310,7 +338,10 @@ impl Driver {
         if self.setup.room.is_none() {
             return Ok(());
         }
-        let free = self.disk.space(std::path::Path::new("/")).map_or(0, |space| space.free);
+        let free = self
+            .disk
+            .space(std::path::Path::new("/"))
+            .map_or(0, |space| space.free);
         let change = u64::from(segments.unsigned_abs()) * SEGMENT;
         self.disk.set_free(match segments > 0 {
             true => free + change,
@@ -330,19 +361,28 @@ impl Driver {
             Err(error) => {
                 let met = self.disk.faults_met() > self.met;
                 let may = met && matches!(error, ChannelError::Read { .. });
-                return require(may, ORDER, || format!("a take fails without a cause: {error}"));
+                return require(may, ORDER, || {
+                    format!("a take fails without a cause: {error}")
+                });
             }
         };
-        require(batch.lost.is_empty(), check::VERDICT, || format!("lost: {:?}", batch.lost))?;
+        require(batch.lost.is_empty(), check::VERDICT, || {
+            format!("lost: {:?}", batch.lost)
+        })?;
         require(batch.events.len() <= events, ORDER, || {
-            format!("{} events where {events} were asked for", batch.events.len())
+            format!(
+                "{} events where {events} were asked for",
+                batch.events.len()
+            )
         })?;
         let mut next = lease.held.map(|(_, last)| last + 1);
         let alone = self.leases.len() == 1;
         let first_free = places.waiting.first().copied();
         let due = match (alone, next) {
             (true, None) => first_free,
-            (true, Some(next)) if !lease.staged => Some(next).filter(|n| places.waiting.contains(n)),
+            (true, Some(next)) if !lease.staged => {
+                Some(next).filter(|n| places.waiting.contains(n))
+            }
             _ => None,
         };
         require(due.is_none() || !batch.events.is_empty(), ORDER, || {
@@ -377,7 +417,8 @@ impl Driver {
                 self.failed = true;
                 self.stats.failures += 1;
             }
-            self.spec.written_up_to(self.spec.entries.len(), self.now_ms());
+            self.spec
+                .written_up_to(self.spec.entries.len(), self.now_ms());
             return Ok(());
         }
         if self.closed {
@@ -402,7 +443,9 @@ impl Driver {
         check::same_state(&self.channel().log(), &places.durable)?;
         check::same_sums(&self.channel().channel().status(), places.sums())?;
         let unsynced = self.commits() && self.channel().inside().unsynced > 0;
-        require(!unsynced, check::ONCE, || "a group is left without a sync".to_owned())
+        require(!unsynced, check::ONCE, || {
+            "a group is left without a sync".to_owned()
+        })
     }
 
     /// Where every durable event is.
@@ -419,7 +462,11 @@ impl Driver {
                 _ => {}
             }
         }
-        let held = |n: u64| self.leases.iter().find(|l| l.held.is_some_and(|h| h.0 <= n && n <= h.1));
+        let held = |n: u64| {
+            self.leases
+                .iter()
+                .find(|l| l.held.is_some_and(|h| h.0 <= n && n <= h.1))
+        };
         let (mut waiting, mut leased, mut staged) = (BTreeSet::new(), 0, 0);
         let leaving = gone.len() + sealed.len() - durable.acked.len() - durable.sealed().count();
         for n in 1..=durable.events.len() as u64 {
@@ -463,7 +510,10 @@ impl Driver {
         let sure = !inside.short_of_space
             && (bytes <= inside.active_room || (inside.spares >= 6 && bytes <= 60_000));
         match sure {
-            true => Err(format!("{used} of {} events, {bytes} bytes, {inside:?}", self.setup.capacity)),
+            true => Err(format!(
+                "{used} of {} events, {bytes} bytes, {inside:?}",
+                self.setup.capacity
+            )),
             false => Ok(()),
         }
     }
@@ -480,9 +530,25 @@ impl Driver {
             let in_step = recorded.get(at);
             let way = Way::random(random);
             let mut expect = Expect {
-                in_cache: if in_step.is_some() || self.failed { before.written } else { self.spec.written },
-                on_disk: if in_step.is_some() || self.failed { before.durable } else { self.spec.durable },
-                most: self.spec.entries.len().min(self.spec.written.max(before.written)),
+                in_cache: match in_step {
+                    Some(_) => self
+                        .told_by(before.operations + at as u64)
+                        .max(before.written),
+                    None if self.failed => before.written,
+                    None => self.spec.written,
+                },
+                on_disk: match in_step {
+                    Some(_) => self
+                        .told_by(before.operations + at as u64)
+                        .max(before.durable),
+                    None if self.failed => before.durable,
+                    None => self.spec.durable,
+                },
+                most: self
+                    .spec
+                    .entries
+                    .len()
+                    .min(self.spec.written.max(before.written)),
                 unknown_opens: 0,
                 durable_end: Some(before.end),
                 tears: self.disk.faults_met() > 0,
@@ -499,7 +565,9 @@ impl Driver {
             let spec = self.spec.clone();
             let expect = way.narrow(&expect);
             let place = (at, recorded.len());
-            let examined = self.examiner(random).examine(&spec, image, expect.clone(), depth);
+            let examined = self
+                .examiner(random)
+                .examine(&spec, image, expect.clone(), depth);
             examined.map_err(|violation| {
                 let what = violation.what;
                 let what = format!("{what}; image {way:?} at {place:?}, depth {depth}, {expect:?}");
@@ -507,6 +575,12 @@ impl Driver {
             })?;
         }
         Ok(())
+    }
+
+    /// INV-1: what somebody was told of before this operation must be durable by then.
+    fn told_by(&self, operation: u64) -> usize {
+        let told = self.told.iter().filter(|(_, rung)| *rung <= operation);
+        told.map(|(entry, _)| entry + 1).max().unwrap_or(0)
     }
 
     /// Damages the snapshot of the newest segment, where a later group has proven it.
@@ -540,7 +614,11 @@ impl Driver {
             End::Power => Way::Power(Crash::Mixed(random.next())),
         };
         let expect = Expect {
-            in_cache: if self.failed { self.spec.durable } else { self.spec.written },
+            in_cache: if self.failed {
+                self.spec.durable
+            } else {
+                self.spec.written
+            },
             on_disk: self.spec.durable,
             most: self.spec.written,
             unknown_opens: 0,
@@ -552,7 +630,11 @@ impl Driver {
         self.calls.clear();
         self.leases.clear();
         self.channel = None;
-        let seed = if self.keep.is_some() { UNDISTURBED } else { random.next() };
+        let seed = if self.keep.is_some() {
+            UNDISTURBED
+        } else {
+            random.next()
+        };
         self.reopen(image, way.narrow(&expect), seed)
     }
 
@@ -611,14 +693,32 @@ impl Driver {
         }
         for round in 0.. {
             let places = self.places();
-            if places.waiting.is_empty() && places.durable.epochs.is_empty() && self.calls.is_empty() {
+            if places.waiting.is_empty()
+                && places.durable.epochs.is_empty()
+                && self.calls.is_empty()
+            {
                 break;
             }
-            require(round < 200, DRAINS, || format!("{places:?} after {round} rounds"))?;
+            require(round < 200, DRAINS, || {
+                format!("{places:?} after {round} rounds")
+            })?;
             let random = &mut random;
             self.take_step(&Op::OpenLease { block_events: None }, random)?;
-            self.take_step(&Op::Take { lease: 0, events: 100, bytes: usize::MAX }, random)?;
-            self.take_step(&Op::Ack { lease: 0, events: 0 }, random)?;
+            self.take_step(
+                &Op::Take {
+                    lease: 0,
+                    events: 100,
+                    bytes: usize::MAX,
+                },
+                random,
+            )?;
+            self.take_step(
+                &Op::Ack {
+                    lease: 0,
+                    events: 0,
+                },
+                random,
+            )?;
             self.take_step(&Op::Done(0), random)?;
             self.take_step(&Op::Lead, random)?;
             self.take_step(&Op::Prepare, random)?;
@@ -629,7 +729,9 @@ impl Driver {
         self.take_step(&Op::End(End::Close), &mut random)?;
         self.end(End::Close, &mut random)?;
         let places = self.places();
-        require(places.waiting.len() == 1, DENSE, || format!("{:?} is left", places.waiting))
+        require(places.waiting.len() == 1, DENSE, || {
+            format!("{:?} is left", places.waiting)
+        })
     }
 
     fn one_more_put(&mut self, random: &mut Random) -> Checked {
@@ -642,7 +744,9 @@ impl Driver {
             if written.events.len() == written.acked.len() + 1 {
                 return Ok(());
             }
-            require(round < 50, CAPACITY, || "no put goes through any more".to_owned())?;
+            require(round < 50, CAPACITY, || {
+                "no put goes through any more".to_owned()
+            })?;
             self.take_step(&Op::Prepare, random)?;
             self.take_step(&Op::Idle(Duration::from_millis(300)), random)?;
         }
@@ -652,7 +756,10 @@ impl Driver {
 
 /// Where the durable frames end.
 fn durable_end(inside: &Inside) -> (u32, u32) {
-    inside.segments.last().map_or((0, 0), |segment| (segment.number, segment.end))
+    inside
+        .segments
+        .last()
+        .map_or((0, 0), |segment| (segment.number, segment.end))
 }
 
 /// The seed of an open that nothing disturbs.
@@ -662,8 +769,19 @@ pub(crate) const UNDISTURBED: u64 = 0;
 fn disturbance(random: &mut Random) -> Fault {
     use forebay::env::disk_sim::Call;
     let calls = [
-        Call::Create, Call::Fill, Call::Store, Call::Sync, Call::Read, Call::Truncate, Call::Open,
-        Call::List, Call::Lock, Call::Rename, Call::Remove, Call::SyncDir, Call::Map,
+        Call::Create,
+        Call::Fill,
+        Call::Store,
+        Call::Sync,
+        Call::Read,
+        Call::Truncate,
+        Call::Open,
+        Call::List,
+        Call::Lock,
+        Call::Rename,
+        Call::Remove,
+        Call::SyncDir,
+        Call::Map,
     ];
     let skip = u32::try_from(random.below(4)).unwrap_or(0);
     Fault::io(calls[random.below(calls.len())]).after(skip)

@@ -29,10 +29,14 @@ pub(crate) fn dump(image: &SimDisk) -> String {
     let mut files = image.files();
     files.sort();
     for path in files {
-        let len = image.open(&path, false, Pwrite).map_or(0, |file| file.len());
+        let len = image
+            .open(&path, false, Pwrite)
+            .map_or(0, |file| file.len());
         let _ = writeln!(text, "{} {len}", path.display());
         let bytes = image.content(&path).unwrap_or_default();
-        let header = bytes.get(..SEGMENT_HEADER_BYTES as usize).map(SegmentHeader::decode);
+        let header = bytes
+            .get(..SEGMENT_HEADER_BYTES as usize)
+            .map(SegmentHeader::decode);
         if let Some(Ok(header)) = header
             && path.display().to_string().contains("segment-")
         {
@@ -43,9 +47,18 @@ pub(crate) fn dump(image: &SimDisk) -> String {
 }
 
 fn frames(text: &mut String, header: &SegmentHeader, bytes: Vec<u8>) {
-    let end = u32::try_from(bytes.len()).unwrap_or(0).min(header.frames_end());
+    let end = u32::try_from(bytes.len())
+        .unwrap_or(0)
+        .min(header.frames_end());
     let begin = SEGMENT_HEADER_BYTES;
-    let mut scanner = Scanner::new(Bytes(bytes), header.segment, header.salt, begin, end, Lsn(0));
+    let mut scanner = Scanner::new(
+        Bytes(bytes),
+        header.segment,
+        header.salt,
+        begin,
+        end,
+        Lsn(0),
+    );
     loop {
         let Ok(step) = scanner.step();
         let (line, over) = match step {
@@ -59,15 +72,24 @@ fn frames(text: &mut String, header: &SegmentHeader, bytes: Vec<u8>) {
                 let (at, kind) = (lsn.offset(), header.kind);
                 let numbers = (header.sequence, header.count, header.control);
                 let proof = (mark.segment(), mark.offset());
-                (format!("{at} {kind:?} {numbers:?} proof {proof:?} {record}"), false)
+                (
+                    format!("{at} {kind:?} {numbers:?} proof {proof:?} {record}"),
+                    false,
+                )
             }
-            Step::Corrupt { offset, why, resume } => {
-                (format!("{offset} bad: {why}, resume {resume:?}"), resume.is_none())
-            }
+            Step::Corrupt {
+                offset,
+                why,
+                resume,
+            } => (
+                format!("{offset} bad: {why}, resume {resume:?}"),
+                resume.is_none(),
+            ),
             Step::End { offset } => (format!("{offset} end"), true),
-            Step::Torn { offset, nonzero_end } => {
-                (format!("{offset} torn to {nonzero_end}"), true)
-            }
+            Step::Torn {
+                offset,
+                nonzero_end,
+            } => (format!("{offset} torn to {nonzero_end}"), true),
         };
         let _ = writeln!(text, "    {line}");
         if over {

@@ -159,12 +159,36 @@ fn take(driver: &mut Driver, letter: Letter, mut states: Option<&mut States>) ->
     };
     let now = true;
     match letter {
-        Letter::One => op(driver, Op::Put { sizes: vec![40], positions: 0, now }),
-        Letter::Two => op(driver, Op::Put { sizes: vec![9, 30], positions: 1, now }),
+        Letter::One => op(
+            driver,
+            Op::Put {
+                sizes: vec![40],
+                positions: 0,
+                now,
+            },
+        ),
+        Letter::Two => op(
+            driver,
+            Op::Put {
+                sizes: vec![9, 30],
+                positions: 1,
+                now,
+            },
+        ),
         Letter::Ack => {
             driver.plain(&Op::OpenLease { block_events: None })?;
-            driver.plain(&Op::Take { lease: 0, events: 1, bytes: 1 })?;
-            op(driver, Op::Ack { lease: 0, events: 1 })?;
+            driver.plain(&Op::Take {
+                lease: 0,
+                events: 1,
+                bytes: 1,
+            })?;
+            op(
+                driver,
+                Op::Ack {
+                    lease: 0,
+                    events: 1,
+                },
+            )?;
             op(driver, Op::Lead)?;
             driver.plain(&Op::Release(0))
         }
@@ -172,9 +196,22 @@ fn take(driver: &mut Driver, letter: Letter, mut states: Option<&mut States>) ->
             let open = driver.spec.durable_state().epochs.pop_first();
             match open {
                 None => {
-                    driver.plain(&Op::OpenLease { block_events: Some(8) })?;
-                    driver.plain(&Op::Take { lease: 0, events: 1, bytes: 1 })?;
-                    op(driver, Op::Seal { lease: 0, events: 1, parts: 1 })?;
+                    driver.plain(&Op::OpenLease {
+                        block_events: Some(8),
+                    })?;
+                    driver.plain(&Op::Take {
+                        lease: 0,
+                        events: 1,
+                        bytes: 1,
+                    })?;
+                    op(
+                        driver,
+                        Op::Seal {
+                            lease: 0,
+                            events: 1,
+                            parts: 1,
+                        },
+                    )?;
                 }
                 Some((_, epoch)) if epoch.claimed => op(driver, Op::Done(0))?,
                 Some(_) => op(driver, Op::Claimed(0))?,
@@ -249,7 +286,9 @@ impl States {
             }
             self.count.recovered += 1;
             let recorded = again.then(|| image.kill());
-            driver.examiner(&mut Random::new(1)).examine(spec, image, expect.clone(), 0)?;
+            driver
+                .examiner(&mut Random::new(1))
+                .examine(spec, image, expect.clone(), 0)?;
             if let Some(image) = recorded {
                 self.in_recovery(driver, spec, &image, expect)?;
             }
@@ -286,6 +325,12 @@ impl States {
 fn key(image: &SimDisk, spec: &Spec, expect: &Expect) -> u64 {
     let mut hasher = DefaultHasher::new();
     image.fingerprint().hash(&mut hasher);
-    (expect.on_disk, expect.most, expect.unknown_opens, spec.entries.len()).hash(&mut hasher);
+    (
+        expect.on_disk,
+        expect.most,
+        expect.unknown_opens,
+        spec.entries.len(),
+    )
+        .hash(&mut hasher);
     hasher.finish()
 }

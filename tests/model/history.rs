@@ -260,7 +260,9 @@ fn op(unit: [u8; UNIT]) -> Op {
 /// Sizes of the events of a transaction: mostly few and small, now and then of many frames.
 fn sizes(x: usize, y: usize) -> Vec<usize> {
     let count = [0, 1, 1, 1, 2, 2, 3, 7, 40, 1, 2, 3, 1, 2, 5, 1][x & 15];
-    let size = [0, 3, 9, 40, 40, 120, 120, 300, 300, 700, 700, 1500, 2500, 5000, 90, 12_000];
+    let size = [
+        0, 3, 9, 40, 40, 120, 120, 300, 300, 700, 700, 1500, 2500, 5000, 90, 12_000,
+    ];
     let size = size[(x >> 4) & 15];
     let most = 14_000 / (size + 64);
     let one_more = |index: usize| size + (index * (y & 63)) % 50;

@@ -78,7 +78,9 @@ pub(crate) fn run(bytes: &[u8]) -> Result<Stats, Violation> {
 fn guarded<T>(
     history: impl FnOnce(&Cell<Option<usize>>) -> Result<T, Violation>,
 ) -> Result<T, Violation> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
     let _entered = runtime.as_ref().map(tokio::runtime::Runtime::enter);
     forebay::env::random::seed_this_thread(Some(0x0f0e_bea1));
     let step = Cell::new(None);
@@ -148,6 +150,11 @@ pub(crate) fn described(bytes: &[u8]) -> String {
     let history = History::decode(bytes);
     let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
     let steps = history.steps.iter().enumerate();
-    let steps: String = steps.map(|(n, step)| format!("  {n:3} {:?}\n", step.op)).collect();
-    format!("{:?}\n{steps}again: tests/long/crash-model.sh --bytes {hex}", history.setup)
+    let steps: String = steps
+        .map(|(n, step)| format!("  {n:3} {:?}\n", step.op))
+        .collect();
+    format!(
+        "{:?}\n{steps}again: tests/long/crash-model.sh --bytes {hex}",
+        history.setup
+    )
 }

@@ -30,7 +30,9 @@ fn noise() -> &'static [u8] {
     static NOISE: OnceLock<Vec<u8>> = OnceLock::new();
     NOISE.get_or_init(|| {
         let mut random = super::history::Random::new(1);
-        (0..1 << 12).flat_map(|_| random.next().to_le_bytes()).collect()
+        (0..1 << 12)
+            .flat_map(|_| random.next().to_le_bytes())
+            .collect()
     })
 }
 
@@ -204,7 +206,8 @@ impl Spec {
     /// The list ends here, and all of it is durable.
     pub(crate) fn fix(&mut self, kept: usize, opened: impl Iterator<Item = (u32, u64)>) {
         self.entries.truncate(kept);
-        self.entries.extend(opened.map(|(number, nonce)| Entry::Opened(number, nonce)));
+        self.entries
+            .extend(opened.map(|(number, nonce)| Entry::Opened(number, nonce)));
         self.written = self.entries.len();
         self.durable = self.written;
     }

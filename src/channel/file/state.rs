@@ -2,8 +2,8 @@
 //!
 //! *Place in the flow*: the committer applies each operation after the sync that covers it;
 //! recovery applies the same operations while it scans; a snapshot is this state written down.
-//! *Invariant*: nothing is applied before it is durable, so a snapshot never says more than the
-//! disk held before it.
+//! *Invariant* INV-15: nothing is applied before it is durable, and a put with its positions at
+//! once, so a snapshot never says more than the disk held before it.
 
 use std::collections::BTreeMap;
 

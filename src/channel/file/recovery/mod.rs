@@ -21,7 +21,8 @@
 //! | R7 | none good, one segment, no proof | - | - | first open was cut short: fresh channel |
 //! | R8 | none good | - | - | refused, nothing touched |
 //!
-//! *Crash* in recovery: the old segments are untouched, so the next open sees what this one saw.
+//! *Invariants*: INV-17, INV-18. *Crash* in recovery: the old segments are untouched, so the next
+//! open sees what this one saw.
 
 mod base;
 mod frames;

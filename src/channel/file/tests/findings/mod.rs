@@ -4,6 +4,7 @@
 
 mod belief;
 mod limits;
+mod openings;
 
 use std::path::PathBuf;
 use std::sync::Arc;
