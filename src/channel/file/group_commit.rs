@@ -10,7 +10,6 @@
 //! *Invariant* INV-6: every waiter is answered on every path; a failed sync answers all of them
 //! with the error and ends the log instance.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedMutexGuard;
@@ -20,60 +19,13 @@ use super::Core;
 use super::journal::seq_range;
 use super::log::{Entry, EntryOp, LogWriter};
 use super::options::{SPARES_RESERVED, SyncMode};
+use super::pending::{Answer, Pending, Ready, Written, answer};
 use super::state::{LogState, Op};
 use crate::channel::ChannelError;
 use crate::env::sync::atomic::Ordering;
 use crate::env::sync::{self, MutexGuard, PoisonError, oneshot};
 use crate::event::{Seq, SeqRange};
 use crate::planted::{Bug, planted};
-
-/// Answer to a waiter: the run of sequence numbers of its put.
-pub(super) type Answer = Result<Option<SeqRange>, ChannelError>;
-
-/// A transaction that is ready to be written.
-#[derive(Debug)]
-pub(super) struct Ready {
-    pub(super) entry: Entry,
-    pub(super) events: u64,
-    pub(super) waiter: oneshot::Sender<Answer>,
-    /// The journal's turn, given back once the record is applied.
-    pub(super) turn: Option<OwnedMutexGuard<()>>,
-}
-
-/// Transactions between their producers and the log.
-#[derive(Debug, Default)]
-pub(super) struct Pending {
-    queue: VecDeque<Ready>,
-    /// Bytes queued, and gathered but not yet stored.
-    bytes: usize,
-    /// Bytes of puts that have been admitted and are not queued yet.
-    promised: usize,
-    /// A sync of what is written only was asked for.
-    sync_wanted: bool,
-    /// It was asked for when nothing was written: the next group is to be synced.
-    sync_awaited: bool,
-    pub(super) stop: bool,
-}
-
-impl Pending {
-    /// Takes everything out; returns who waits for it.
-    pub(super) fn drain(&mut self) -> Vec<oneshot::Sender<Answer>> {
-        self.bytes = 0;
-        std::mem::take(&mut self.queue)
-            .into_iter()
-            .map(|r| r.waiter)
-            .collect()
-    }
-}
-
-/// A waiter whose group is written.
-struct Written {
-    waiter: oneshot::Sender<Answer>,
-    _turn: Option<OwnedMutexGuard<()>>,
-    range: Option<SeqRange>,
-    events: u64,
-    put: bool,
-}
 
 /// What the committer remembers from round to round.
 #[derive(Debug)]
@@ -260,7 +212,7 @@ impl Core {
             let put = ready.entry.kind == FrameKind::Put;
             waiters.push(Written {
                 waiter: ready.waiter,
-                _turn: ready.turn,
+                turn: ready.turn,
                 range: None,
                 events: ready.events,
                 put,
@@ -597,17 +549,6 @@ impl Core {
             SPARES_RESERVED
         };
         available >= (needed - active_room).div_ceil(sure) + reserved
-    }
-}
-
-/// Tells everyone of a group how it went.
-fn answer(waiters: &mut Vec<Written>) {
-    if planted(Bug::LoseWaiter) && waiters.len() > 1 {
-        std::mem::forget(waiters.pop());
-    }
-    for waiter in waiters.drain(..) {
-        // A caller that has gone away no longer wants its answer.
-        let _gone = waiter.waiter.send(Ok(waiter.range));
     }
 }
 

@@ -23,6 +23,7 @@ mod open;
 mod options;
 mod ownership;
 pub mod peek;
+mod pending;
 mod prepare;
 mod range_set;
 mod reader;
@@ -48,8 +49,8 @@ use wal_format::{Range, Record};
 pub use options::{FileChannelOptions, OpenError, SyncMode};
 
 use self::encode::encode_put;
-use self::group_commit::Pending;
 use self::log::{Entry, LogWriter};
+use self::pending::Pending;
 use self::prepare::{Preparer, SparePool};
 use self::reader::Window;
 use self::segment::SegmentTable;
@@ -214,7 +215,7 @@ impl Core {
     fn finish_put(
         &self,
         events: u64,
-        answer: group_commit::Answer,
+        answer: pending::Answer,
     ) -> Result<Option<SeqRange>, ChannelError> {
         // On an error the instance has ended and nobody can say whether the events are in the
         // log, so their reservation is not given back.

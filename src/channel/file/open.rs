@@ -83,7 +83,8 @@ pub(super) fn open_core(
     clock: Arc<dyn Clock>,
 ) -> Result<Opened, OpenError> {
     options.check()?;
-    let fresh_id = fresh_id().map_err(|e| OpenError::io("get random bytes", "", e))?;
+    let mut fresh_id = [0; 16];
+    random::fill(&mut fresh_id).map_err(|e| OpenError::io("get random bytes", "", e))?;
     let (channel_id, locks) = layout::claim(disk.as_ref(), &options.data_dirs, fresh_id)?;
     let disk = Home::bind(disk, &options.data_dirs)
         .map_err(|e| OpenError::io("look at", &options.data_dirs[0], e))?;
@@ -125,12 +126,6 @@ pub(super) fn open_core(
         .unwrap_or(0);
     let core = opening.begin(channel_id, spares, next_number)?;
     Ok((Arc::new(core), locks, verdict))
-}
-
-fn fresh_id() -> std::io::Result<[u8; 16]> {
-    let mut id = [0; 16];
-    random::fill(&mut id)?;
-    Ok(id)
 }
 
 fn report(name: &str, recovered: &Recovered) {

@@ -479,14 +479,17 @@ fn an_unreadable_tail_is_reported_as_torn() {
 fn a_queue_of_puts_goes_into_as_many_segments_as_it_needs() {
     let disk = SimDisk::default();
     let channel = stepped(&disk);
+    let mut next = 0;
     for round in 0..6 {
         prepare_all(&channel);
-        let puts = (0..9).map(|n| {
-            channel
-                .channel()
-                .commit_put(batch(round * 90 + n * 10, 10, 430))
+        // Of different sizes, so that a segment's end meets groups in different places.
+        let counts = (0..9).map(|n| 3 + (7 * n + 5 * round) % 10);
+        let puts = counts.map(|count| {
+            next += count;
+            let put = batch(next - count, count, 430);
+            Box::pin(channel.channel().commit_put(put))
         });
-        let mut puts: Vec<_> = puts.map(Box::pin).collect();
+        let mut puts: Vec<_> = puts.collect();
         assert!(
             puts.iter_mut().all(|put| poll(put).is_none()),
             "round {round}"
@@ -501,7 +504,7 @@ fn a_queue_of_puts_goes_into_as_many_segments_as_it_needs() {
     drop(channel);
     assert_eq!(
         take_all(&crash_open(&disk.crash_as(Crash::DropAll))).0,
-        all(0..540)
+        all(0..next)
     );
 }
 
