@@ -321,7 +321,7 @@ fn a_copy_of_frames_in_an_event_is_never_a_frame() {
     let mut image = Image::new(16384);
     let first = image.put(b"x", 0);
     // At every alignment of the copy; then the carrying frame's header rots.
-    for pad in (0..8).step_by(if cfg!(miri) { 7 } else { 1 }) {
+    for pad in 0..8 {
         let body: Vec<u8> = core::iter::repeat_n(0, pad)
             .chain(copy.iter().copied())
             .collect();
