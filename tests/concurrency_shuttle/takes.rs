@@ -127,3 +127,36 @@ fn takers_compete_and_none_misses_what_another_gives_back() {
 fn takers_of_blocks_and_of_batches_compete() {
     explore(|| deliver(SyncMode::Commit, &[batch, staged]));
 }
+
+#[test]
+fn what_one_taker_gives_back_is_offered_to_another_while_it_goes_on() {
+    explore(|| {
+        let bench = Bench::open(options());
+        for number in 0..2 {
+            let put = bench.channel.commit_put_blocking(event(number, 40));
+            put.unwrap();
+        }
+        let channel = bench.dynamic();
+        let other = spawn(move || {
+            loop {
+                block_on(channel.wait_ready(LONG));
+                let dynamic = Arc::clone(&channel);
+                let mut take = TakeTransaction::begin(dynamic, TakeMode::Batch).unwrap();
+                let numbers = numbers_of(&take.take(1, usize::MAX).unwrap());
+                if !numbers.is_empty() {
+                    block_on(take.commit()).unwrap();
+                    return numbers;
+                }
+            }
+        });
+        // It is granted both, reads one and keeps its lease until the other has come.
+        let mut take = TakeTransaction::begin(bench.dynamic(), TakeMode::Batch).unwrap();
+        let first = numbers_of(&take.take(2, 1).unwrap());
+        let second = other.join().unwrap();
+        drop(take);
+        assert!(first.len() + second.len() >= 1);
+        bench.channel.close().unwrap();
+        let gone = second.into_iter().collect();
+        bench.finish(&[0, 1].into(), &gone, &[0, 1].into());
+    });
+}

@@ -329,7 +329,7 @@ fn a_copy_of_frames_in_an_event_is_never_a_frame() {
     }
     let last = crate::code::narrow(image.used);
     image.put(b"y", last);
-    for carrier in 1..9 {
+    for carrier in (1..9).step_by(if cfg!(miri) { 7 } else { 1 }) {
         let mut image = Image {
             bytes: image.bytes.clone(),
             used: image.used,

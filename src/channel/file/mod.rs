@@ -374,6 +374,8 @@ impl Channel for FileChannel {
         let deadline = core.now() + core.options.keep_alive;
         loop {
             let seen = core.room.seen();
+            // Behind the look at the signal: whoever ends the log raises it afterwards.
+            core.check_alive()?;
             if core.try_reserve(entry.bytes(), events) {
                 break;
             }
@@ -382,7 +384,6 @@ impl Channel for FileChannel {
                 return Err(core.no_room(events));
             }
             core.room.wait_async(seen, left).await;
-            core.check_alive()?;
         }
         let answer = core.submit(entry, events, None).await;
         core.finish_put(events, answer)
@@ -394,6 +395,8 @@ impl Channel for FileChannel {
         let deadline = core.now() + core.options.keep_alive;
         loop {
             let seen = core.room.seen();
+            // Behind the look at the signal: whoever ends the log raises it afterwards.
+            core.check_alive()?;
             if core.try_reserve(entry.bytes(), events) {
                 break;
             }
@@ -401,7 +404,6 @@ impl Channel for FileChannel {
             if !core.room.wait(seen, left) {
                 return Err(core.no_room(events));
             }
-            core.check_alive()?;
         }
         let answer = core.submit_blocking(entry, events);
         core.finish_put(events, answer)
