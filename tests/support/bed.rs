@@ -13,7 +13,7 @@ use std::process::Command;
 use crate::fuse_disk::FuseDisk;
 use crate::job::Job;
 use crate::loopfs::{Kind, Mounted, mount_advice};
-use crate::medium::Medium;
+use crate::medium::{Medium, SECTOR};
 
 const DISK: u64 = 96 << 20;
 
@@ -79,13 +79,21 @@ impl Bed {
     }
 }
 
+/// What the disk writes whole. XFS puts its log sequence number into the first sector of a block
+/// of metadata and does not replay into a block that bears a newer one, so a block of which only
+/// that sector was written stays broken ("Metadata CRC error", and the mount fails): it needs
+/// disks that write its 4 KiB blocks whole, as all with 4 KiB physical sectors do.
+fn unit(kind: Kind) -> usize {
+    if kind.is_ext4() { SECTOR } else { 4096 }
+}
+
 /// Fresh from the maker; only blocks that are not zero take memory.
 pub(crate) fn formatted(kind: Kind) -> Medium {
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("image");
     kind.make(&image, DISK);
     let bytes = fs::read(&image).unwrap();
-    let mut medium = Medium::new(bytes.len());
+    let mut medium = Medium::new(bytes.len(), unit(kind));
     for (i, block) in bytes.chunks(4096).enumerate() {
         if block.iter().any(|byte| *byte != 0) {
             medium.preset(i * 4096, block);

@@ -1,14 +1,15 @@
 //! What a disk holds, and what it would hold if the power went now: a pure model, no I/O.
 //!
-//! A write is *pending* from the moment it arrives until the next flush. At a cut each 512-byte
-//! sector by itself holds what was last flushed or any version written since, as [`Keep`] and the
-//! seed say; nothing is ever half a sector (*powersafe overwrite*, see docs/DURABILITY.md).
+//! A write is *pending* from the moment it arrives until the next flush. At a cut each *unit*
+//! (a sector of 512 bytes, or 4 KiB on a disk of such physical sectors) by itself holds what was
+//! last flushed or is as it was after any write since, as [`Keep`] and the seed say; nothing is
+//! ever half a unit (*powersafe overwrite*, see docs/DURABILITY.md).
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::collections::BTreeMap;
 
-/// What a disk writes whole or not at all.
+/// The unit of reads and writes, and on some disks of what is written whole.
 pub(crate) const SECTOR: usize = 512;
 
 type Sector = Box<[u8; SECTOR]>;
@@ -45,7 +46,7 @@ pub(crate) enum Keep {
     Everything,
     /// The writes that arrived first, as many as the seed says.
     Front,
-    /// Each sector by itself, with this chance in a hundred, at any of its versions.
+    /// Each unit by itself, with this chance in a hundred, as it was after any of its writes.
     Each(u8),
 }
 
@@ -79,17 +80,20 @@ pub(crate) struct Medium {
     /// Every version of each sector since the last flush, with the number of its write.
     pending: BTreeMap<u64, Vec<(u64, Sector)>>,
     writes: u64,
+    /// Bytes, aligned, that are written whole or not at all.
+    unit: u64,
 }
 
 impl Medium {
     /// A disk of zeros. Memory is taken only for what is written.
-    pub(crate) fn new(bytes: usize) -> Self {
-        assert!(bytes.is_multiple_of(SECTOR));
+    pub(crate) fn new(bytes: usize, unit: usize) -> Self {
+        assert!(bytes.is_multiple_of(SECTOR) && unit.is_multiple_of(SECTOR));
         Self {
             durable: vec![0; bytes],
             cache: vec![0; bytes],
             pending: BTreeMap::new(),
             writes: 0,
+            unit: unit as u64,
         }
     }
 
@@ -146,27 +150,42 @@ impl Medium {
             dropped: 0,
         };
         let front = last_of_the_front(&pending, self.writes, seed);
-        for (sector, versions) in pending {
-            let kept = match keep {
-                Keep::Nothing => None,
-                Keep::Everything => versions.last(),
-                Keep::Front => versions.iter().rev().find(|(write, _)| *write <= front),
+        let sectors: Vec<_> = pending.into_iter().collect();
+        let sectors_a_unit = self.unit / SECTOR as u64;
+        let unit_of = |sector: u64| sector / sectors_a_unit;
+        for unit in sectors.chunk_by(|(a, _), (b, _)| unit_of(*a) == unit_of(*b)) {
+            let until = match keep {
+                Keep::Nothing => 0,
+                Keep::Everything => u64::MAX,
+                Keep::Front => front,
                 Keep::Each(percent) if seed.below(100) < u64::from(percent) => {
-                    versions.get(seed.below(versions.len() as u64) as usize)
+                    let writes: Vec<u64> = unit.iter().flat_map(|(_, v)| v).map(|v| v.0).collect();
+                    writes[seed.below(writes.len() as u64) as usize]
                 }
-                Keep::Each(_) => None,
+                Keep::Each(_) => 0,
             };
-            match kept {
-                Some((_, bytes)) => self.settle(sector, &bytes[..]),
-                None => {
-                    lost.dropped += 1;
-                    let from = sector as usize * SECTOR;
-                    let range = from..from + SECTOR;
-                    self.cache[range.clone()].copy_from_slice(&self.durable[range]);
-                }
+            for (sector, versions) in unit {
+                lost.dropped += u64::from(!self.keep(*sector, versions, until));
             }
         }
         lost
+    }
+
+    /// Leaves a sector as it was after the write numbered `until`; false if none of its versions
+    /// is so old.
+    fn keep(&mut self, sector: u64, versions: &[(u64, Sector)], until: u64) -> bool {
+        match versions.iter().rev().find(|(write, _)| *write <= until) {
+            Some((_, bytes)) => {
+                self.settle(sector, &bytes[..]);
+                true
+            }
+            None => {
+                let from = sector as usize * SECTOR;
+                let range = from..from + SECTOR;
+                self.cache[range.clone()].copy_from_slice(&self.durable[range]);
+                false
+            }
+        }
     }
 
     fn settle(&mut self, sector: u64, bytes: &[u8]) {
