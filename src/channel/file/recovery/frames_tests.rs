@@ -246,6 +246,7 @@ fn the_next_incarnation_comes_behind_those_that_only_the_tail_names() {
         damage: Vec::new(),
         torn: None,
         cut: None,
+        hidden_below: 0,
     };
     assert_eq!(recovered(vec![]).last_incarnation(), 4);
     assert_eq!(recovered(vec![opened(3)]).last_incarnation(), 4);
