@@ -455,7 +455,8 @@ fn rot_in_a_seal_is_damage_because_the_next_segment_proves_it() {
     assert_eq!(found.torn, None);
 }
 
-/// Row R2: what cannot be read behind the end of the log is not taken for nothing.
+/// Row R2, INV-9: what cannot be read behind the end of the log is not taken for nothing, and costs
+/// nothing that stands in other sectors.
 #[test]
 fn an_unreadable_tail_is_reported_as_torn() {
     let disk = SimDisk::default();
@@ -474,8 +475,14 @@ fn an_unreadable_tail_is_reported_as_torn() {
     let killed = disk.kill();
     let sector = u64::from(begin)..u64::from(begin) + 4096;
     killed.fail_reads(&newest, sector).unwrap();
-    let torn = stepped(&killed).found().torn;
+    let opened = stepped(&killed);
+    let torn = opened.found().torn;
     assert!(torn.is_some_and(|(_, at, _)| at == begin), "{torn:?}");
+    assert_eq!(
+        opened.log().next_sequence,
+        4,
+        "what stands in front of it is readable"
+    );
 }
 
 /// INV-3: however much waits, each group ends at the end of its segment, and the next one begins in
