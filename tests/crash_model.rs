@@ -2,6 +2,8 @@
 //! form is `tests/long/crash-model.sh`; what is checked, and under which number, stands in
 //! `tests/model/check.rs`: INV-1, INV-4, INV-5, INV-6, INV-8 and INV-13 to INV-19.
 
+#![cfg(feature = "simulation")]
+
 #[path = "model/mod.rs"]
 mod model;
 

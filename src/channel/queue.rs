@@ -5,9 +5,9 @@
 //! durable, was acknowledged, sealed or done, and asks it which run a lease may read next.
 //!
 //! *Invariants*, checked by [`Queue::check`] after every change in debug builds: every number from
-//! the cursor to the durable end is in exactly one place (INV-14, INV-16): acknowledged, acknowledgement pending,
-//! sealed, held by one lease, returned, or never taken yet (the tail). Memory follows the number
-//! of leases, sealed epochs and gaps, never the number of events.
+//! the cursor to the durable end is in exactly one place (INV-14, INV-16): acknowledged,
+//! acknowledgement pending, sealed, held by one lease, returned, or never taken yet (the tail).
+//! Memory follows the number of leases, sealed epochs and gaps, never the number of events.
 //!
 //! *Who gets what.* Returned runs are served first, lowest first. A staged lease owns a *block*:
 //! alone on the channel it reaches to the durable end and grows with it; once another lease has

@@ -1,5 +1,5 @@
-//! The doors to the outside: disk, clock and random numbers. Everything the log does to a disk goes through
-//! [`disk::Disk`], so that a simulated disk sees every store.
+//! The doors to the outside: disk, clock and random numbers. Everything the log does to a disk
+//! goes through [`disk::Disk`], so that a simulated disk sees every store.
 pub mod clock;
 pub mod disk;
 pub mod disk_real;

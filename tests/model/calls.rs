@@ -232,7 +232,10 @@ impl Driver {
             return broken(ANSWERED, format!("queued twice: {:?}", call.what));
         }
         let entry = match call.what.clone() {
-            What::Put { events, positions } => Entry::Put { events, positions },
+            What::Put { events, positions } => {
+                self.has_room_for(&events)?;
+                Entry::Put { events, positions }
+            }
             What::Ack(range) => Entry::Ack(range),
             What::Seal(lease, request) => {
                 let first = self.lease(lease).and_then(|l| l.held).map(|held| held.0);
@@ -336,8 +339,13 @@ impl Driver {
                 self.is_full_for(events, false)
                     .or_else(|why| broken(CAPACITY, format!("{error}: {why}")))
             }
-            // A close ends all leases.
-            (ChannelError::LeaseLost { .. }, What::Seal(..)) if self.closed => Ok(()),
+            // A close ends all leases; and where the log has failed, an earlier seal that could
+            // not be written has given its events back.
+            (ChannelError::LeaseLost { .. }, What::Seal(..))
+                if self.closed || self.has_failed() =>
+            {
+                Ok(())
+            }
             (ChannelError::LeaseLost { .. }, What::Seal(lease, request)) => {
                 let held = self.lease(*lease).and_then(|l| l.held);
                 let holds = held.is_some_and(|(f, l)| f <= request.last.0 && request.last.0 <= l);

@@ -23,7 +23,7 @@ impl std::fmt::Display for Violation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let step = self
             .step
-            .map_or("the end".to_owned(), |step| format!("step {step}"));
+            .map_or_else(|| "the end".to_owned(), |step| format!("step {step}"));
         write!(f, "{} broken at {step}: {}", self.promise, self.what)
     }
 }

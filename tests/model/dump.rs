@@ -1,7 +1,5 @@
 //! What is on an image, for whoever looks for the reason of a finding.
 
-use std::fmt::Write;
-
 use forebay::env::disk::Disk;
 use forebay::env::disk::WriteBackend::Pwrite;
 use forebay::env::disk_sim::SimDisk;
@@ -32,7 +30,7 @@ pub(crate) fn dump(image: &SimDisk) -> String {
         let len = image
             .open(&path, false, Pwrite)
             .map_or(0, |file| file.len());
-        let _ = writeln!(text, "{} {len}", path.display());
+        text.push_str(&format!("{} {len}\n", path.display()));
         let bytes = image.content(&path).unwrap_or_default();
         let header = bytes
             .get(..SEGMENT_HEADER_BYTES as usize)
@@ -91,7 +89,7 @@ fn frames(text: &mut String, header: &SegmentHeader, bytes: Vec<u8>) {
                 nonzero_end,
             } => (format!("{offset} torn to {nonzero_end}"), true),
         };
-        let _ = writeln!(text, "    {line}");
+        text.push_str(&format!("    {line}\n"));
         if over {
             return;
         }

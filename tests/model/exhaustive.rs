@@ -13,7 +13,8 @@ use forebay::env::disk_sim::SimDisk;
 
 use super::check::{Checked, Violation};
 use super::crash::{Examiner, Expect};
-use super::driver::{Driver, UNDISTURBED};
+use super::driver::Driver;
+use super::endings::UNDISTURBED;
 use super::history::{End, Op, Random, Setup};
 use super::queue::Spec;
 
@@ -157,24 +158,9 @@ fn take(driver: &mut Driver, letter: Letter, mut states: Option<&mut States>) ->
         Some(states) => states.around(driver, &op),
         None => driver.plain(&op),
     };
-    let now = true;
     match letter {
-        Letter::One => op(
-            driver,
-            Op::Put {
-                sizes: vec![40],
-                positions: 0,
-                now,
-            },
-        ),
-        Letter::Two => op(
-            driver,
-            Op::Put {
-                sizes: vec![9, 30],
-                positions: 1,
-                now,
-            },
-        ),
+        Letter::One => op(driver, put(&[40], 0)),
+        Letter::Two => op(driver, put(&[9, 30], 1)),
         Letter::Ack => {
             driver.plain(&Op::OpenLease { block_events: None })?;
             driver.plain(&Op::Take {
@@ -226,6 +212,14 @@ fn take(driver: &mut Driver, letter: Letter, mut states: Option<&mut States>) ->
         Letter::Idle => op(driver, Op::Idle(Duration::from_millis(1100))),
         Letter::Crash => op(driver, Op::End(End::PowerDropAll)),
         Letter::Reopen => op(driver, Op::End(End::Close)),
+    }
+}
+
+fn put(sizes: &[usize], positions: usize) -> Op {
+    Op::Put {
+        sizes: sizes.to_vec(),
+        positions,
+        now: true,
     }
 }
 

@@ -2,8 +2,9 @@
 //! of one page (`queue`).
 //!
 //! *Parts*: `history` (what happens, made from bytes), `queue` (the specification), `driver` (runs
-//! a history), `calls` (what waits for an answer), `crash` (crash images, recovered and crashed
-//! again), `check` (comparisons, each with the number of its promise).
+//! a history), `deeds` (what sources and sinks do), `calls` (what waits for an answer), `endings`
+//! (how processes end), `crash` (crash images, recovered and crashed again), `check` (comparisons,
+//! each with the number of its promise).
 //!
 //! *Use*: [`run`] is a plain function from bytes to a result; the test, the long form, the fuzz
 //! target and the suite of planted bugs all call it.
@@ -13,8 +14,10 @@
 mod calls;
 pub(crate) mod check;
 mod crash;
+mod deeds;
 mod driver;
 mod dump;
+mod endings;
 pub(crate) mod exhaustive;
 pub(crate) mod history;
 mod queue;

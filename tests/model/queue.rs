@@ -48,7 +48,9 @@ impl Item {
     }
 
     fn header(&self) -> Option<String> {
-        (self.transaction % 3 == 0).then(|| format!("{}/{}", self.transaction, self.index))
+        self.transaction
+            .is_multiple_of(3)
+            .then(|| format!("{}/{}", self.transaction, self.index))
     }
 
     fn body(&self) -> Vec<u8> {

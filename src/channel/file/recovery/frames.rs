@@ -6,8 +6,8 @@ use super::Suspect;
 use crate::channel::file::state::{LogState, Op, is_numbered};
 use crate::planted::{Bug, planted};
 
-/// INV-13: what of the suspects has to be copied: whole transactions in sequence, without repeats (an
-/// earlier open may have copied them already) and without records that only prove or describe.
+/// INV-13: what of the suspects has to be copied: whole transactions in sequence, without repeats
+/// (an earlier open may have copied them already) and without records that only prove or describe.
 pub(super) fn whole_transactions(suspects: Vec<Suspect>, state: &LogState) -> Vec<Suspect> {
     let (mut sequence, mut control) = (state.next_sequence, state.next_control);
     let (mut whole, mut open) = (Vec::new(), Vec::new());
