@@ -44,6 +44,8 @@ watched() {
     local seconds=$1 log=$2 pattern=$3 begun=$SECONDS
     shift 3
     hung=''
+    # Here and not by the child, which may come to it late: what the one before said is not for it.
+    : >"$log"
     RUST_BACKTRACE=0 "$@" >"$log" 2>&1 &
     while [ -n "$(jobs -rp)" ]; do
         [ $((SECONDS - begun)) -lt "$seconds" ] || hung=1

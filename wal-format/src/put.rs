@@ -379,6 +379,7 @@ mod tests {
     fn events_headers_and_positions_come_back() {
         let put = sample();
         let parsed = PutBody::parse(body(&put), put.count).unwrap();
+        assert_eq!(parsed.count(), 4);
         let events: Vec<_> = parsed.events().map(Result::unwrap).collect();
         let headers: Vec<_> = events[0].headers().collect();
         assert_eq!(headers, [("host", "a"), ("", "\u{e9}")]);

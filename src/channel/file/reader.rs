@@ -458,8 +458,11 @@ impl ReadAt for Salvage<'_> {
         } else {
             0xff
         };
-        for (index, sector) in buf.chunks_mut(SECTOR).enumerate() {
-            let at = u64::from(offset) + (index * SECTOR) as u64;
+        // Sector by sector as they lie in the file, so that a bad one spoils no bytes of another.
+        let (mut at, mut rest) = (u64::from(offset), buf);
+        while !rest.is_empty() {
+            let whole = SECTOR - usize::try_from(at).unwrap_or(0) % SECTOR;
+            let (sector, behind) = rest.split_at_mut(whole.min(rest.len()));
             if at + sector.len() as u64 > self.0.len() {
                 // A segment whose unused end was cut off.
                 let have = usize::try_from(self.0.len().saturating_sub(at)).unwrap_or(0);
@@ -470,6 +473,8 @@ impl ReadAt for Salvage<'_> {
             } else if self.0.read_at(at, sector).is_err() {
                 sector.fill(unreadable);
             }
+            at += sector.len() as u64;
+            rest = behind;
         }
         Ok(())
     }
