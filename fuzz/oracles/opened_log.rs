@@ -330,6 +330,10 @@ impl Disk for Metered {
         self.disk.lock(dir, name)
     }
 
+    fn lock_existing(&self, dir: &Path, name: &str) -> io::Result<Option<Box<dyn DirLock>>> {
+        self.disk.lock_existing(dir, name)
+    }
+
     fn create_zeroed(
         &self,
         path: &Path,

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use wal_format::{
-    FrameHeader, FrameKind, Lsn, PutBody, Record, SEGMENT_HEADER_BYTES, Scanner, Step,
+    FrameHeader, FrameKind, Lsn, PutBody, Record, SEGMENT_HEADER_BYTES, Scanner, SegmentHeader,
+    Step,
 };
 
 use super::layout::{self, Found, Listing};
@@ -190,10 +191,16 @@ fn show(dirs: &[PathBuf]) -> String {
 fn ends(disk: &dyn Disk, listing: &Listing) -> BTreeMap<u32, (Option<u32>, Lsn)> {
     let mut ends: BTreeMap<u32, (Option<u32>, Lsn)> = BTreeMap::new();
     for found in &listing.segments {
-        let Ok((file, salt)) = open(disk, &found.path) else {
+        let Ok((file, header)) = open(disk, &found.path) else {
             continue;
         };
-        let mut scanner = scanner(file.as_ref(), found.number, salt, frames_end(found), Lsn(0));
+        let mut scanner = scanner(
+            file.as_ref(),
+            found.number,
+            header.salt,
+            frames_end(found, &header),
+            Lsn(0),
+        );
         let mut high = Lsn(0);
         while let Some((header, record)) = next_record(&mut scanner) {
             high = high.max(header.watermark);
@@ -211,19 +218,21 @@ fn ends(disk: &dyn Disk, listing: &Listing) -> BTreeMap<u32, (Option<u32>, Lsn)>
     ends
 }
 
-fn frames_end(found: &Found) -> u32 {
-    // A file that was cut has no second header; its frames may reach its end.
+/// A file that was cut has no second header; its frames may reach its end.
+fn frames_end(found: &Found, header: &SegmentHeader) -> u32 {
     let len = u32::try_from(found.len).unwrap_or(u32::MAX);
-    len.saturating_sub(SEGMENT_HEADER_BYTES)
-        .max(SEGMENT_HEADER_BYTES)
+    header.frames_end().min(len).max(SEGMENT_HEADER_BYTES)
 }
 
-fn open(disk: &dyn Disk, path: &Path) -> Result<(std::sync::Arc<dyn DiskFile>, u64), String> {
+fn open(
+    disk: &dyn Disk,
+    path: &Path,
+) -> Result<(std::sync::Arc<dyn DiskFile>, SegmentHeader), String> {
     let file = disk
         .open(path, false, WriteBackend::Pwrite)
         .map_err(|e| e.to_string())?;
     let header = read_header(file.as_ref())?;
-    Ok((file, header.salt))
+    Ok((file, header))
 }
 
 fn scanner(
@@ -277,19 +286,20 @@ fn one_segment(
         ..SegmentReport::default()
     };
     match open(disk, &found.path) {
-        Ok((file, salt)) => {
+        Ok((file, header)) => {
+            let file_end = frames_end(found, &header);
             check::headers(file.as_ref(), found, report);
             let end = ends.get(&found.number).and_then(|(end, _)| *end);
             // Where the end is known, that much was durable; behind it there is nothing to miss.
             let known = end.map_or(known, |end| Lsn::new(found.number, end));
             let end = end
-                .unwrap_or_else(|| frames_end(found))
+                .map_or(file_end, |end| end.min(file_end))
                 .max(SEGMENT_HEADER_BYTES);
-            let scanner = scanner(file.as_ref(), found.number, salt, end, known);
+            let scanner = scanner(file.as_ref(), found.number, header.salt, end, known);
             let mut ahead = check::Ahead::of(file.as_ref());
             scan(scanner, found, &mut ahead, &mut segment, seen, report);
             if segment.state == "sealed" {
-                let behind = ahead.behind_seal(segment.end, frames_end(found));
+                let behind = ahead.behind_seal(segment.end, file_end);
                 let behind = behind.map(|(at, why)| check::harmless(found, at, why));
                 report.damage.extend(behind);
             }
@@ -406,14 +416,14 @@ fn good_frame(
     close_gap(header, lsn, found, seen, report);
     check_rules(header, record.as_ref(), lsn, found, segment, seen, report);
     seen.segment = Some(found.number);
-    let end = header.sequence + u64::from(header.count);
+    let end = header.sequence.saturating_add(u64::from(header.count));
     let counted = seen
         .next_sequence
         .map_or(header.sequence, |n| n.max(header.sequence));
     segment.events += end.saturating_sub(counted);
     seen.next_sequence = Some(seen.next_sequence.map_or(end, |n| n.max(end)));
     let numbered = record.as_ref().is_some_and(is_numbered);
-    let control = header.control + u64::from(numbered);
+    let control = header.control.saturating_add(u64::from(numbered));
     seen.next_control = Some(seen.next_control.map_or(control, |n| n.max(control)));
     if let Some(record) = record {
         note_gone(&record, seen, report);

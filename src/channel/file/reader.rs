@@ -448,19 +448,27 @@ impl ReadAt for Salvage<'_> {
         if self.0.read_at(u64::from(offset), buf).is_ok() {
             return Ok(());
         }
-        for (index, sector) in buf.chunks_mut(SECTOR).enumerate() {
-            let at = u64::from(offset) + (index * SECTOR) as u64;
-            if at + sector.len() as u64 > self.0.len() {
-                // A segment whose unused end was cut off.
-                let have = usize::try_from(self.0.len().saturating_sub(at)).unwrap_or(0);
-                sector[have..].fill(0);
-                if self.0.read_at(at, &mut sector[..have]).is_err() {
-                    sector[..have].fill(0xff);
-                }
-            } else if self.0.read_at(at, sector).is_err() {
-                sector.fill(0xff);
-            }
+        // By the blocks of the file, so that a bad one costs no byte beside it.
+        let (mut at, mut rest) = (u64::from(offset), buf);
+        while !rest.is_empty() {
+            let left = SECTOR - usize::try_from(at).unwrap_or(0) % SECTOR;
+            let (sector, behind) = rest.split_at_mut(left.min(rest.len()));
+            self.read_sector(at, sector);
+            at += sector.len() as u64;
+            rest = behind;
         }
         Ok(())
+    }
+}
+
+impl Salvage<'_> {
+    fn read_sector(&self, at: u64, sector: &mut [u8]) {
+        // The unused end of a segment may be cut off.
+        let have = usize::try_from(self.0.len().saturating_sub(at)).unwrap_or(usize::MAX);
+        let (there, cut) = sector.split_at_mut(have.min(sector.len()));
+        cut.fill(0);
+        if !there.is_empty() && self.0.read_at(at, there).is_err() {
+            there.fill(0xff);
+        }
     }
 }

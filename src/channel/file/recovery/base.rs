@@ -2,6 +2,7 @@
 
 use wal_format::{FrameHeader, FrameKind, Lsn, Record, SEGMENT_HEADER_BYTES, Snapshot, Step};
 
+use super::rules::broken_by;
 use super::scanned::{File, step};
 
 /// A good snapshot frame and where the frames behind it begin.
@@ -14,6 +15,13 @@ pub(super) struct Base {
 /// Rows R1 to R6: whether this segment's snapshot may be believed.
 pub(super) fn try_base(file: &File) -> Option<Base> {
     let (header, snapshot, behind) = read_snapshot(file)?;
+    if let Some(why) = broken_by(&header, Some(&Record::Snapshot(Box::new(snapshot.clone())))) {
+        tracing::error!(
+            segment = file.found.number,
+            "the sums of its snapshot are right, but {why}; going back to an earlier one"
+        );
+        return None;
+    }
     if is_opening(&snapshot) && !opening_is_complete(file, &snapshot) {
         tracing::info!(
             segment = file.found.number,

@@ -28,6 +28,7 @@ mod base;
 mod damaged;
 mod frames;
 mod replay;
+mod rules;
 mod salt;
 mod scanned;
 
@@ -150,7 +151,9 @@ pub(super) fn read_log(
 fn without_base(files: Vec<File>) -> Result<Recovered, OpenError> {
     let proof = files.iter().any(|f| {
         let mut scanner = f.scanner(SEGMENT_HEADER_BYTES, f.frames_end(), Lsn(0));
-        f.salt.is_none() || matches!(step(&mut scanner), Step::Corrupt { .. })
+        let corrupt = matches!(step(&mut scanner), Step::Corrupt { .. });
+        // A store that was cut short is never an error of reading.
+        f.salt.is_none() || corrupt || !f.is_readable()
     });
     if let Some(file) = files.first()
         && (files.len() > 1 || proof)

@@ -28,6 +28,21 @@ impl File {
         }
     }
 
+    /// Whether every byte can be read.
+    pub(super) fn is_readable(&self) -> bool {
+        let mut block = vec![0; SEGMENT_HEADER_BYTES as usize];
+        let mut at = 0;
+        while at < self.found.len {
+            let left = usize::try_from(self.found.len - at).unwrap_or(usize::MAX);
+            let length = block.len().min(left);
+            if self.file.read_at(at, &mut block[..length]).is_err() {
+                return false;
+            }
+            at += length as u64;
+        }
+        true
+    }
+
     pub(super) fn scanner(&self, begin: u32, end: u32, known: Lsn) -> Scanner<Salvage<'_>> {
         self.scanner_with(self.salt.unwrap_or(0), begin, end, known)
     }
