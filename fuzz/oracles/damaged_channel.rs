@@ -555,7 +555,14 @@ impl<'a> Judge<'a> {
                 segment.path.display()
             );
         }
-        for number in &self.gone {
+        let log = self.damaged.log;
+        let sealed = |number: &u64| {
+            let mut epochs = log.epochs.values();
+            epochs.any(|(first, last)| (first..=last).contains(&number))
+        };
+        // Segments of events that are done with may be deleted.
+        let needed = |number: &&u64| !log.done.contains(*number) && !sealed(*number);
+        for number in self.gone.iter().filter(needed) {
             let left = shown.events.contains_key(number);
             assert!(
                 left || named(*number),

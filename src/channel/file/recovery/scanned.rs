@@ -159,3 +159,16 @@ pub(super) fn for_each_frame(file: &File, mut see: impl FnMut(&FrameHeader, &[u8
         }
     }
 }
+
+/// Whether something that was durable is bad.
+pub(super) fn has_damage(file: &File) -> bool {
+    let end = file.frames_end();
+    let mut scanner = file.scanner(SEGMENT_HEADER_BYTES.min(end), end, Lsn(0));
+    loop {
+        match step(&mut scanner) {
+            Step::Frame { .. } => {}
+            Step::Corrupt { .. } => return true,
+            Step::End { .. } | Step::Torn { .. } => return false,
+        }
+    }
+}
