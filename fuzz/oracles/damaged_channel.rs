@@ -142,8 +142,9 @@ impl Damaged<'_> {
                 self.misplaced |= other != segment.path;
             }
             10 => {
-                let to = at + 1 + usize::from(damage.value) * 16;
-                self.unreadable.push((segment.path, at, to));
+                // A kernel reads whole pages.
+                let to = (at + 1 + usize::from(damage.value) * 16).next_multiple_of(BLOCK);
+                self.unreadable.push((segment.path, at - at % BLOCK, to));
             }
             11 => self.reversed = true,
             _ => self.change(damage, &segment, frame, at),
@@ -276,6 +277,9 @@ impl Damaged<'_> {
             return Seen::default();
         }
         let judge = Judge::new(self);
+        if std::env::var_os("FOREBAY_EXPLAIN").is_some() {
+            judge.explain(shown.as_ref(), report.as_ref());
+        }
         let Some(shown) = shown else {
             judge.refused();
             return Seen {
@@ -364,6 +368,27 @@ impl<'a> Judge<'a> {
         judge
     }
 
+    /// For whoever looks into a finding.
+    fn explain(&self, shown: Option<&Shown>, report: Option<&LogReport>) {
+        eprintln!(
+            "proof {:#x}, tail damaged: {}",
+            self.proof, self.tail_damaged
+        );
+        for (segment, frame, whole) in &self.frames {
+            eprintln!("{} {whole} {frame:?}", segment.number);
+        }
+        for (path, bytes) in &self.damaged.files {
+            eprintln!("{} {}", path.display(), bytes.len());
+        }
+        eprintln!("unreadable {:?}", self.damaged.unreadable);
+        if let Some(shown) = shown {
+            let events: Vec<_> = shown.events.keys().collect();
+            eprintln!("{:?}\n{:?}\n{events:?}", shown.view, shown.found);
+            eprintln!("lost {:?}, error {:?}", shown.lost, shown.error);
+        }
+        eprintln!("verify: {:#?}", report.map(|report| &report.damage));
+    }
+
     fn expect(&mut self) {
         let (mut follows, mut open) = (true, Vec::new());
         for &(segment, frame, whole) in &self.frames {
@@ -449,6 +474,10 @@ impl<'a> Judge<'a> {
                 "epoch {epoch} of {range:?} is forgotten"
             );
         }
+        // A store that was cut short is never an error of reading.
+        let bad = !self.damaged.unreadable.is_empty();
+        let fresh = view.next_sequence == 1 && !log.events.is_empty();
+        assert!(!(bad && fresh), "a log that cannot be read was begun anew");
         for number in log.events.keys().copied() {
             let done = is_done(number);
             assert!(
@@ -526,7 +555,14 @@ impl<'a> Judge<'a> {
                 segment.path.display()
             );
         }
-        for number in &self.gone {
+        let log = self.damaged.log;
+        let sealed = |number: &u64| {
+            let mut epochs = log.epochs.values();
+            epochs.any(|(first, last)| (first..=last).contains(&number))
+        };
+        // Segments of events that are done with may be deleted.
+        let needed = |number: &&u64| !log.done.contains(*number) && !sealed(*number);
+        for number in self.gone.iter().filter(needed) {
             let left = shown.events.contains_key(number);
             assert!(
                 left || named(*number),

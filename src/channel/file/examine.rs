@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use wal_format::{
-    FrameHeader, FrameKind, Lsn, PutBody, Record, SEGMENT_HEADER_BYTES, Scanner, SegmentRef, Step,
+    FrameHeader, FrameKind, Lsn, PutBody, Record, SEGMENT_HEADER_BYTES, Scanner, SegmentHeader,
+    SegmentRef, Step,
 };
 
 use super::layout::{self, Found, Listing};
@@ -192,10 +193,16 @@ type Told = BTreeMap<u32, (Option<SegmentRef>, Lsn)>;
 fn told(disk: &dyn Disk, listing: &Listing) -> Told {
     let mut ends = Told::new();
     for found in &listing.segments {
-        let Ok((file, salt)) = open(disk, &found.path) else {
+        let Ok((file, header)) = open(disk, &found.path) else {
             continue;
         };
-        let mut scanner = scanner(file.as_ref(), found.number, salt, frames_end(found), Lsn(0));
+        let mut scanner = scanner(
+            file.as_ref(),
+            found.number,
+            header.salt,
+            frames_end(found, &header),
+            Lsn(0),
+        );
         let mut high = Lsn(0);
         while let Some((header, record)) = next_record(&mut scanner) {
             high = high.max(header.watermark);
@@ -213,35 +220,38 @@ fn told(disk: &dyn Disk, listing: &Listing) -> Told {
     ends
 }
 
-fn frames_end(found: &Found) -> u32 {
-    // A file that was cut has no second header; its frames may reach its end.
+/// A file that was cut has no second header; its frames may reach its end.
+fn frames_end(found: &Found, header: &SegmentHeader) -> u32 {
     let len = u32::try_from(found.len).unwrap_or(u32::MAX);
-    len.saturating_sub(SEGMENT_HEADER_BYTES)
-        .max(SEGMENT_HEADER_BYTES)
+    header.frames_end().min(len).max(SEGMENT_HEADER_BYTES)
 }
 
-fn open(disk: &dyn Disk, path: &Path) -> Result<(std::sync::Arc<dyn DiskFile>, u64), String> {
+fn open(
+    disk: &dyn Disk,
+    path: &Path,
+) -> Result<(std::sync::Arc<dyn DiskFile>, SegmentHeader), String> {
     let file = disk
         .open(path, false, WriteBackend::Pwrite)
         .map_err(|e| e.to_string())?;
     let header = read_header(file.as_ref())?;
-    Ok((file, header.salt))
+    Ok((file, header))
 }
 
 /// The same where both copies of the header are bad and a later segment tells the salt.
 fn open_told(
     disk: &dyn Disk,
-    path: &Path,
+    found: &Found,
     told: Option<SegmentRef>,
-) -> Result<(std::sync::Arc<dyn DiskFile>, u64), String> {
-    let opened = open(disk, path);
-    match (opened, told) {
+) -> Result<(std::sync::Arc<dyn DiskFile>, u64, u32), String> {
+    match (open(disk, &found.path), told) {
+        (Ok((file, header)), _) => Ok((file, header.salt, frames_end(found, &header))),
         (Err(_), Some(told)) => {
-            let file = disk.open(path, false, WriteBackend::Pwrite);
-            file.map(|file| (file, told.salt))
+            let file = disk.open(&found.path, false, WriteBackend::Pwrite);
+            let end = u32::try_from(found.len).unwrap_or(u32::MAX);
+            file.map(|file| (file, told.salt, end.max(SEGMENT_HEADER_BYTES)))
                 .map_err(|e| e.to_string())
         }
-        (opened, _) => opened,
+        (Err(why), None) => Err(why),
     }
 }
 
@@ -304,20 +314,20 @@ fn one_segment(
         };
         seen.next_control = (found.number == 0).then_some(0);
     }
-    match open_told(disk, &found.path, told) {
-        Ok((file, salt)) => {
+    match open_told(disk, found, told) {
+        Ok((file, salt, file_end)) => {
             check::headers(file.as_ref(), found, report);
             let end = told.map(|told| told.end);
             // Where the end is known, that much was durable; behind it there is nothing to miss.
             let known = end.map_or(known, |end| Lsn::new(found.number, end));
             let end = end
-                .unwrap_or_else(|| frames_end(found))
+                .map_or(file_end, |end| end.min(file_end))
                 .max(SEGMENT_HEADER_BYTES);
             let scanner = scanner(file.as_ref(), found.number, salt, end, known);
             let mut ahead = check::Ahead::of(file.as_ref());
             scan(scanner, found, &mut ahead, &mut segment, seen, report);
             if segment.state == "sealed" {
-                let behind = ahead.behind_seal(segment.end, frames_end(found));
+                let behind = ahead.behind_seal(segment.end, file_end);
                 let behind = behind.map(|(at, why)| check::harmless(found, at, why));
                 report.damage.extend(behind);
             }
@@ -434,14 +444,14 @@ fn good_frame(
     close_gap(header, lsn, found, seen, report);
     check_rules(header, record.as_ref(), lsn, found, segment, seen, report);
     seen.segment = Some(found.number);
-    let end = header.sequence + u64::from(header.count);
+    let end = header.sequence.saturating_add(u64::from(header.count));
     let counted = seen
         .next_sequence
         .map_or(header.sequence, |n| n.max(header.sequence));
     segment.events += end.saturating_sub(counted);
     seen.next_sequence = Some(seen.next_sequence.map_or(end, |n| n.max(end)));
     let numbered = record.as_ref().is_some_and(is_numbered);
-    let control = header.control + u64::from(numbered);
+    let control = header.control.saturating_add(u64::from(numbered));
     seen.next_control = Some(seen.next_control.map_or(control, |n| n.max(control)));
     if let Some(record) = record {
         note_gone(&record, seen, report);

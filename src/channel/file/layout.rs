@@ -77,7 +77,9 @@ pub(super) struct Listing {
 
 fn number_in(name: &str, prefix: &str) -> Option<u32> {
     let digits = name.strip_prefix(prefix)?.strip_suffix(".wal")?;
-    (digits.len() == 10).then(|| digits.parse().ok()).flatten()
+    let number = (digits.len() == 10).then(|| digits.parse().ok()).flatten();
+    // Behind the last number that is left no segment can follow.
+    number.filter(|number| *number < u32::MAX / 2)
 }
 
 fn is_unfinished(name: &str) -> bool {

@@ -453,29 +453,30 @@ impl ReadAt for Salvage<'_> {
         if self.0.read_at(u64::from(offset), buf).is_ok() {
             return Ok(());
         }
-        let unreadable = if planted(Bug::UnreadableAsZeros) {
-            0
-        } else {
-            0xff
-        };
-        // Sector by sector as they lie in the file, so that a bad one spoils no bytes of another.
+        // By the blocks of the file, so that a bad one costs no byte beside it.
         let (mut at, mut rest) = (u64::from(offset), buf);
         while !rest.is_empty() {
-            let whole = SECTOR - usize::try_from(at).unwrap_or(0) % SECTOR;
-            let (sector, behind) = rest.split_at_mut(whole.min(rest.len()));
-            if at + sector.len() as u64 > self.0.len() {
-                // A segment whose unused end was cut off.
-                let have = usize::try_from(self.0.len().saturating_sub(at)).unwrap_or(0);
-                sector[have..].fill(0);
-                if self.0.read_at(at, &mut sector[..have]).is_err() {
-                    sector[..have].fill(unreadable);
-                }
-            } else if self.0.read_at(at, sector).is_err() {
-                sector.fill(unreadable);
-            }
+            let left = SECTOR - usize::try_from(at).unwrap_or(0) % SECTOR;
+            let (sector, behind) = rest.split_at_mut(left.min(rest.len()));
+            self.read_sector(at, sector);
             at += sector.len() as u64;
             rest = behind;
         }
         Ok(())
+    }
+}
+
+impl Salvage<'_> {
+    fn read_sector(&self, at: u64, sector: &mut [u8]) {
+        // The unused end of a segment may be cut off.
+        let have = usize::try_from(self.0.len().saturating_sub(at)).unwrap_or(usize::MAX);
+        let (there, cut) = sector.split_at_mut(have.min(sector.len()));
+        cut.fill(0);
+        if !there.is_empty() && self.0.read_at(at, there).is_err() {
+            there.fill(match planted(Bug::UnreadableAsZeros) {
+                true => 0,
+                false => 0xff,
+            });
+        }
     }
 }

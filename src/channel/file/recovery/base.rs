@@ -2,7 +2,8 @@
 
 use wal_format::{FrameHeader, FrameKind, Lsn, Record, SEGMENT_HEADER_BYTES, Snapshot, Step};
 
-use super::scanned::{File, step};
+use super::rules::broken_by;
+use super::scanned::{File, for_each_frame, step};
 use crate::planted::{Bug, planted};
 
 /// A good snapshot frame and where the frames behind it begin.
@@ -14,20 +15,54 @@ pub(super) struct Base {
 
 /// Rows R1 to R6: whether this segment's snapshot may be believed.
 pub(super) fn try_base(file: &File) -> Option<Base> {
-    let (header, snapshot, behind) = read_snapshot(file)?;
+    let base = unbroken_or_not(file)?;
     let unchecked = planted(Bug::OpeningUnchecked);
-    if is_opening(&snapshot) && !unchecked && !opening_is_complete(file, &snapshot) {
+    if is_opening(&base.snapshot) && !unchecked && !opening_is_complete(file, &base.snapshot) {
         tracing::info!(
             segment = file.found.number,
             "an earlier recovery was cut short here; going back to what it read"
         );
         return None;
     }
+    Some(base)
+}
+
+/// A snapshot that keeps the rules, whether or not what it opens is complete.
+pub(super) fn unbroken_or_not(file: &File) -> Option<Base> {
+    let (header, snapshot, behind) = read_snapshot(file)?;
+    let record = Record::Snapshot(Box::new(snapshot));
+    if let Some(why) = broken_by(&header, Some(&record)) {
+        tracing::error!(
+            segment = file.found.number,
+            "the sums of its snapshot are right, but {why}; going back to an earlier one"
+        );
+        return None;
+    }
+    let Record::Snapshot(snapshot) = record else {
+        return None;
+    };
     Some(Base {
         header,
-        snapshot,
+        snapshot: *snapshot,
         behind,
     })
+}
+
+/// Row R9: a watermark inside the segment tells that the sync of its first group had returned, so
+/// a hole in front of the Incarnation record is damage and no recovery that was cut short.
+pub(super) fn is_proven_opening(file: &File) -> bool {
+    let mut proven = false;
+    let begin = Lsn::new(file.found.number, SEGMENT_HEADER_BYTES);
+    for_each_frame(file, |header, _| proven |= header.watermark > begin);
+    proven && unbroken_or_not(file).is_some()
+}
+
+/// A good frame stands where the snapshot does, and is none that can be believed: not what an
+/// open that was cut short leaves.
+pub(super) fn has_other_snapshot(file: &File) -> bool {
+    let end = file.frames_end();
+    let mut scanner = file.scanner(SEGMENT_HEADER_BYTES.min(end), end, Lsn(0));
+    matches!(step(&mut scanner), Step::Frame { .. }) && unbroken_or_not(file).is_none()
 }
 
 /// A snapshot written at an open names its incarnation before that incarnation is in the list.

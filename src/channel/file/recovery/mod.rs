@@ -20,6 +20,7 @@
 //! | R6 | bad | - | none | roll was cut short: older base, segment contributes nothing |
 //! | R7 | none good, one segment, no proof | - | - | first open was cut short: fresh channel |
 //! | R8 | none good | - | - | refused, nothing touched |
+//! | R9 | opening snapshot, a hole before its Incarnation, no older base | - | later frame | damage: read on from it |
 //!
 //! *Invariants*: INV-17, INV-18. *Crash* in recovery: the old segments are untouched, so the next
 //! open sees what this one saw.
@@ -28,20 +29,19 @@ mod base;
 mod damaged;
 mod frames;
 mod replay;
+mod rules;
 mod salt;
 mod scanned;
 
-use wal_format::{
-    FrameHeader, Identity, Lsn, Open, Record, SEGMENT_HEADER_BYTES, SegmentRef, Step,
-};
+use wal_format::{FrameHeader, Identity, Lsn, Open, Record, SegmentRef};
 
 pub(super) use self::base::is_opening;
 pub(super) use self::damaged::{Remains, read_remains};
 pub(super) use self::frames::{put_op, rebuild};
 
-use self::base::try_base;
+use self::base::{has_other_snapshot, is_proven_opening, try_base, unbroken_or_not};
 use self::replay::Replay;
-use self::scanned::{File, open_file, step};
+use self::scanned::{File, has_damage, open_file};
 use super::layout::{Found, Listing};
 use super::options::OpenError;
 use super::segment::Segment;
@@ -145,14 +145,23 @@ pub(super) fn read_log(
             return Ok(replay.finish(&files, older, &base));
         }
     }
+    if let Some(at) = (0..files.len())
+        .rev()
+        .find(|at| is_proven_opening(&files[*at]))
+        && let Some(base) = unbroken_or_not(&files[at])
+    {
+        let mut replay = Replay::new(&base);
+        replay.scan(&files[at..], &base)?;
+        return Ok(replay.finish(&files[at..], &listing.segments[..at], &base));
+    }
     without_base(files)
 }
 
 /// Rows R7 and R8.
 fn without_base(files: Vec<File>) -> Result<Recovered, OpenError> {
     let proof = files.iter().any(|f| {
-        let mut scanner = f.scanner(SEGMENT_HEADER_BYTES, f.frames_end(), Lsn(0));
-        f.salt.is_none() || matches!(step(&mut scanner), Step::Corrupt { .. })
+        // A store that was cut short is never an error of reading, and no frame proves it.
+        f.salt.is_none() || !f.is_readable() || has_damage(f) || has_other_snapshot(f)
     });
     if let Some(file) = files.first()
         && (files.len() > 1 || proof)

@@ -6,6 +6,7 @@ use wal_format::{
 
 use super::base::{Base, incarnation_of};
 use super::frames::{apply, pass_hole, whole_transactions};
+use super::rules::broken_by;
 use super::scanned::{File, for_each_frame, step};
 use super::{Damage, Recovered, Suspect, TornTail};
 use crate::channel::file::layout::Found;
@@ -70,7 +71,8 @@ impl Replay {
             };
             let number = file.found.number;
             let bound = ends.iter().find(|(n, _)| *n == number).map(|(_, end)| *end);
-            let end = bound.unwrap_or_else(|| file.frames_end()).max(first);
+            let file_end = file.frames_end();
+            let end = bound.map_or(file_end, |end| end.min(file_end)).max(first);
             // Behind a known end there is nothing to miss.
             let durable = bound.map_or(known, |end| Lsn::new(number, end));
             let first_sequence = self.next_expected();
@@ -113,6 +115,7 @@ impl Replay {
                         end: Lsn::new(lsn.segment(), behind),
                     };
                     let sealed = frame.header.kind == FrameKind::SegmentSeal;
+                    self.check(&frame, lsn, file)?;
                     self.frame(frame, file)?;
                     if sealed {
                         return Ok(behind);
@@ -158,6 +161,35 @@ impl Replay {
             why: why.to_string(),
             resume,
         });
+    }
+
+    /// A frame that no channel writes: a snapshot is named as damage, anything else refuses.
+    fn check(&mut self, frame: &Suspect, lsn: Lsn, file: &File) -> Result<(), OpenError> {
+        let header = &frame.header;
+        let record = match header.kind {
+            FrameKind::Put => None,
+            kind => Record::decode(kind, &frame.body).ok(),
+        };
+        let Some(why) = broken_by(header, record.as_ref()) else {
+            return Ok(());
+        };
+        if header.kind == FrameKind::Snapshot && header.sequence < self.next_expected() + 1 {
+            self.damage.push(Damage {
+                segment: file.found.number,
+                offset: lsn.offset(),
+                why: format!("a snapshot whose sums are right, but {why}"),
+                resume: Some(frame.end.offset()),
+            });
+            return Ok(());
+        }
+        Err(OpenError::Directory {
+            dir: file.found.path.clone(),
+            reason: format!(
+                "a {:?} record at {} has right sums, but {why}; nothing was touched",
+                header.kind,
+                lsn.offset()
+            ),
+        })
     }
 
     fn frame(&mut self, frame: Suspect, file: &File) -> Result<(), OpenError> {
@@ -285,7 +317,10 @@ fn old_segment(found: &Found, reference: &SegmentRef) -> Segment {
         path: found.path.clone(),
         len: found.len,
         first_sequence: reference.first_sequence,
-        end: reference.end,
+        // What a snapshot says of a file that was cut meanwhile.
+        end: reference
+            .end
+            .min(u32::try_from(found.len).unwrap_or(u32::MAX)),
         hot: None,
         covered: 0,
         dead_since: None,
@@ -327,7 +362,9 @@ fn ends_by_later_openings(files: &[File]) -> Vec<(u32, u32)> {
         for (_, previous) in opens.iter().filter(|o| Some(o.0) == own || !own_only) {
             ends.push((previous.segment, previous.end));
             let skipped = previous.segment.saturating_add(1)..file.found.number;
-            ends.extend(skipped.map(|number| (number, SEGMENT_HEADER_BYTES)));
+            let files = files.iter().map(|file| file.found.number);
+            let there = files.filter(|number| skipped.contains(number));
+            ends.extend(there.map(|number| (number, SEGMENT_HEADER_BYTES)));
         }
     }
     ends

@@ -29,6 +29,21 @@ impl File {
         }
     }
 
+    /// Whether every byte can be read.
+    pub(super) fn is_readable(&self) -> bool {
+        let mut block = vec![0; SEGMENT_HEADER_BYTES as usize];
+        let mut at = 0;
+        while at < self.found.len {
+            let left = usize::try_from(self.found.len - at).unwrap_or(usize::MAX);
+            let length = block.len().min(left);
+            if self.file.read_at(at, &mut block[..length]).is_err() {
+                return false;
+            }
+            at += length as u64;
+        }
+        true
+    }
+
     pub(super) fn scanner(&self, begin: u32, end: u32, known: Lsn) -> Scanner<Salvage<'_>> {
         self.scanner_with(self.salt.unwrap_or(0), begin, end, known)
     }
@@ -143,6 +158,19 @@ pub(super) fn for_each_frame(file: &File, mut see: impl FnMut(&FrameHeader, &[u8
                 resume: Some(_), ..
             } => {}
             Step::Corrupt { .. } | Step::End { .. } | Step::Torn { .. } => return,
+        }
+    }
+}
+
+/// Whether something that was durable is bad.
+pub(super) fn has_damage(file: &File) -> bool {
+    let end = file.frames_end();
+    let mut scanner = file.scanner(SEGMENT_HEADER_BYTES.min(end), end, Lsn(0));
+    loop {
+        match step(&mut scanner) {
+            Step::Frame { .. } => {}
+            Step::Corrupt { .. } => return true,
+            Step::End { .. } | Step::Torn { .. } => return false,
         }
     }
 }
