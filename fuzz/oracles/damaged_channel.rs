@@ -270,7 +270,7 @@ impl Damaged<'_> {
         if self.reversed {
             dirs.reverse();
         }
-        let shown = opened_log::check(&disk, &dirs);
+        let shown = opened_log::check(&disk, &dirs, self.lies);
         let report = opened_log::verify(&disk, &dirs);
         if self.reversed && dirs.len() > 1 {
             assert!(shown.is_none(), "opened with its directories exchanged");
