@@ -13,6 +13,8 @@ mod config_text;
 mod damaged_channel;
 #[path = "../fuzz/oracles/netcat_input.rs"]
 mod netcat_input;
+#[path = "../fuzz/oracles/snapshot.rs"]
+mod snapshot;
 
 #[test]
 fn any_file_names_are_read_and_audited_by_the_rule() {
@@ -52,4 +54,17 @@ fn no_damage_to_a_whole_log_loses_an_event_unnamed_or_makes_one_up() {
     });
     assert!(all.opened > 100 && all.refused > 10, "{all:?}");
     assert!(all.lost > 10 && all.torn > 10, "{all:?}");
+}
+
+#[test]
+fn any_bytes_as_a_snapshot_are_refused_or_leave_a_log_that_adds_up() {
+    let mut all = snapshot::Seen::default();
+    corpus::run("snapshot", 40, |input| {
+        let seen = snapshot::check(input);
+        all.decoded += seen.decoded;
+        all.opened += seen.opened;
+        all.refused += seen.refused;
+    });
+    assert!(all.opened > 100 && all.refused > 10, "{all:?}");
+    assert!(all.decoded > 50, "{all:?}");
 }

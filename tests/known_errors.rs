@@ -6,6 +6,11 @@ mod audit_names;
 #[path = "../fuzz/oracles/config_text.rs"]
 mod config_text;
 
+#[path = "../fuzz/oracles/damaged_channel.rs"]
+mod damaged_channel;
+#[path = "../fuzz/oracles/snapshot.rs"]
+mod snapshot;
+
 use forebay::config::diagnostic::Diagnostics;
 
 /// `audit_names`: the sum of the counts went beyond 64 bits.
@@ -54,4 +59,57 @@ fn a_file_with_a_hundred_thousand_findings_is_checked_in_seconds() {
     assert_eq!(count, 100_000);
     // The comparison of all with all took five minutes here, and this takes a second.
     assert!(begin.elapsed().as_secs() < 60, "{:?}", begin.elapsed());
+}
+
+/// `damaged_channel`: one bit in the Incarnation record of a channel's first segment, and the
+/// channel began anew: everything acknowledged was gone, and the segment deleted.
+#[test]
+fn rot_in_the_first_incarnation_record_does_not_begin_the_channel_anew() {
+    damaged_channel::check(&[0x16, 0, 0, 1, 0x46, 0, 1]);
+}
+
+/// `damaged_channel`: a page that cannot be read in the only segment of a channel.
+#[test]
+fn a_log_that_cannot_be_read_is_refused_and_not_begun_anew() {
+    damaged_channel::check(&[0x16, 10, 2, 0x16, 0xfb, 0xe4, 0xcf]);
+}
+
+/// `damaged_channel`: reads that met a bad page filled up to 4095 good bytes beside it with
+/// nonsense too.
+#[test]
+fn a_bad_page_costs_no_event_beside_it() {
+    damaged_channel::check(include_bytes!(
+        "../fuzz/corpus/damaged_channel/bad_sectors_1"
+    ));
+}
+
+/// `damaged_channel`: verify took the last 4096 bytes of a cut file for its second header, and
+/// called it sound.
+#[test]
+fn verify_reads_a_cut_segment_up_to_its_end() {
+    damaged_channel::check(include_bytes!(
+        "../fuzz/corpus/damaged_channel/a_copy_over_a_frame_1"
+    ));
+}
+
+/// `damaged_channel`: where the oldest segments cannot be read, verify named no lost event.
+#[test]
+fn verify_names_the_events_before_everything_it_can_read() {
+    damaged_channel::check(include_bytes!(
+        "../fuzz/corpus/damaged_channel/exchanged_oldest_segments"
+    ));
+}
+
+/// `snapshot`: the only snapshot of a log has right sums and does not decode, as one of a newer
+/// version may: the channel began anew.
+#[test]
+fn a_snapshot_of_another_version_does_not_begin_the_channel_anew() {
+    snapshot::check(&[0x16, 0, 0]);
+}
+
+/// `snapshot`, seen while its oracle was written: numbers near the last one overflowed, and an
+/// acknowledgement beyond the last event made the channel skip those that came.
+#[test]
+fn a_snapshot_that_contradicts_its_own_frame_is_not_believed() {
+    snapshot::check(&[0x16, 0, 1, 3, 0, 0, 0x3f]);
 }

@@ -185,8 +185,9 @@ impl Damaged<'_> {
         let value = damage.value;
         let copied = matches!(damage.what, 3 | 15).then(|| {
             let from = self.segment(value);
-            let frame = &from.frames[damage.place % from.frames.len().max(1)];
-            from.bytes[frame.at..frame.body_end].to_vec()
+            let frames = &from.frames;
+            let frame = frames.get(damage.place % frames.len().max(1));
+            frame.map(|frame| from.bytes[frame.at..frame.body_end].to_vec())
         });
         let Some(bytes) = self.files.get_mut(&segment.path) else {
             return;
@@ -200,7 +201,7 @@ impl Damaged<'_> {
             1 => bytes[at..end.min(at + usize::from(value) * 8)].fill(0),
             2 => bytes[at..end].fill(0),
             3 => {
-                let copied = copied.unwrap_or_default();
+                let copied = copied.flatten().unwrap_or_default();
                 let length = copied.len().min(end - at);
                 bytes[at..at + length].copy_from_slice(&copied[..length]);
             }
@@ -224,7 +225,7 @@ impl Damaged<'_> {
                 self.lies = true;
             }
             15 => {
-                let copied = copied.unwrap_or_default();
+                let copied = copied.flatten().unwrap_or_default();
                 if frame.at + copied.len() <= end {
                     bytes[frame.at..][..copied.len()].copy_from_slice(&copied);
                 }
@@ -270,7 +271,7 @@ impl Damaged<'_> {
         if self.reversed {
             dirs.reverse();
         }
-        let shown = opened_log::check(&disk, &dirs);
+        let shown = opened_log::check(&disk, &dirs, self.lies);
         let report = opened_log::verify(&disk, &dirs);
         if self.reversed && dirs.len() > 1 {
             assert!(shown.is_none(), "opened with its directories exchanged");

@@ -63,7 +63,7 @@ pub(crate) fn check(input: &[u8]) -> Seen {
         bodies.push(decode(&body));
     }
     let decoded = bodies.iter().flatten().count();
-    let shown = opened_log::check(&disk, &log.dirs);
+    let shown = opened_log::check(&disk, &log.dirs, decoded > 0);
     let _examined = opened_log::verify(&disk, &log.dirs);
     if let Some(shown) = &shown {
         judge(&log, shown, decoded > 0);

@@ -109,6 +109,8 @@ struct Seen {
     /// Numbers that jump where a segment is not there; damage only where what is missing in
     /// between does not turn out to be acknowledged.
     jumps: Vec<DamageReport>,
+    /// The first number that any frame tells, and that segment.
+    first: Option<(u64, Found)>,
 }
 
 /// How often a log is read again in which damage was found: a reader beside a running agent takes
@@ -171,6 +173,7 @@ fn examine_once(
         progress(read, total);
     }
     report.damage.extend(seen.pending.take());
+    report.damage.extend(lost_before(&seen, &report));
     report.damage.extend(real_jumps(&mut seen));
     report.damage.sort_by_key(|d| (d.segment, d.offset));
     check::markers(disk, dirs, &mut report);
@@ -441,6 +444,9 @@ fn good_frame(
             }
         },
     };
+    if seen.first.is_none() {
+        seen.first = Some((header.sequence, found.clone()));
+    }
     close_gap(header, lsn, found, seen, report);
     check_rules(header, record.as_ref(), lsn, found, segment, seen, report);
     seen.segment = Some(found.number);
@@ -505,6 +511,21 @@ fn note_gone(record: &Record, seen: &mut Seen, report: &LogReport) {
         }
         _ => {}
     }
+}
+
+/// Events in front of everything that can be read, which no record says are done with.
+fn lost_before(seen: &Seen, report: &LogReport) -> Option<DamageReport> {
+    let (first, found) = seen.first.as_ref()?;
+    let begin = report.acknowledged_below.max(1);
+    let last = first.checked_sub(1).filter(|last| *last >= begin)?;
+    (!seen.gone.covers(begin, last)).then(|| DamageReport {
+        lost: Some((begin, last)),
+        ..check::harmless(
+            found,
+            SEGMENT_HEADER_BYTES,
+            "the events before this one are in no segment that can be read".into(),
+        )
+    })
 }
 
 /// The jumps that no deletion of acknowledged events explains.
