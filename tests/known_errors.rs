@@ -113,3 +113,17 @@ fn a_snapshot_of_another_version_does_not_begin_the_channel_anew() {
 fn a_snapshot_that_contradicts_its_own_frame_is_not_believed() {
     snapshot::check(&[0x16, 0, 1, 3, 0, 0, 0x3f]);
 }
+
+/// `damaged_channel`: a snapshot with a control number that is never given was passed over, but its
+/// number was believed and written down, and the next open refused that.
+#[test]
+fn what_an_open_has_accepted_the_next_one_accepts() {
+    damaged_channel::check(&[0x2f, 0x0c, 0, 0, 0, 0x7f, 0x37]);
+}
+
+/// `snapshot`: a list of segments whose first events do not rise. Events are found in it by halving,
+/// so that eight of them were lost or not by the number of segments behind, at each open anew.
+#[test]
+fn a_snapshot_whose_segments_are_not_in_order_is_not_believed() {
+    snapshot::check(&[0x2c, 0x0e, 0x3f, 0x03, 0, 9, 0, 0, 0]);
+}

@@ -62,6 +62,9 @@ pub(crate) fn check(input: &[u8]) -> Seen {
             .expect("a new segment");
         bodies.push(decode(&body));
     }
+    if std::env::var_os("FOREBAY_EXPLAIN").is_some() {
+        eprintln!("snapshots: {bodies:#?}");
+    }
     let decoded = bodies.iter().flatten().count();
     let shown = opened_log::check(&disk, &log.dirs, decoded > 0);
     let _examined = opened_log::verify(&disk, &log.dirs);

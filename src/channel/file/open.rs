@@ -115,6 +115,7 @@ pub(super) fn open_core(
         preparer,
         recovered,
     };
+    opening.check_acceptable()?;
     opening.sweep(&listing);
     let spares = opening.usable_spares(&listing);
     let next_number = listing
@@ -173,6 +174,21 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
+    /// What is accepted now is accepted at the next start too.
+    fn check_acceptable(&self) -> Result<(), OpenError> {
+        let number = self.recovered.last_incarnation().saturating_add(1);
+        match recovery::refused_next_time(&self.recovered, number) {
+            None => Ok(()),
+            Some(why) => Err(OpenError::Directory {
+                dir: self.options.data_dirs[0].clone(),
+                reason: format!(
+                    "all sums of the log are right, but what it adds up to was written by no \
+                     channel: {why}; nothing was touched"
+                ),
+            }),
+        }
+    }
+
     /// Removes what nothing refers to. Failures only cost space.
     fn sweep(&self, listing: &Listing) {
         for path in listing

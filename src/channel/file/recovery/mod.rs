@@ -25,6 +25,7 @@
 //! *Invariants*: INV-17, INV-18. *Crash* in recovery: the old segments are untouched, so the next
 //! open sees what this one saw.
 
+mod accepted;
 mod base;
 mod damaged;
 mod frames;
@@ -35,6 +36,7 @@ mod scanned;
 
 use wal_format::{FrameHeader, Identity, Lsn, Open, Record, SegmentRef};
 
+pub(super) use self::accepted::refused_next_time;
 pub(super) use self::base::is_opening;
 pub(super) use self::damaged::{Remains, read_remains};
 pub(super) use self::frames::{put_op, rebuild};

@@ -115,8 +115,9 @@ impl Replay {
                         end: Lsn::new(lsn.segment(), behind),
                     };
                     let sealed = frame.header.kind == FrameKind::SegmentSeal;
-                    self.check(&frame, lsn, file)?;
-                    self.frame(frame, file)?;
+                    if self.is_believable(&frame, lsn, file)? {
+                        self.frame(frame, file)?;
+                    }
                     if sealed {
                         return Ok(behind);
                     }
@@ -163,15 +164,21 @@ impl Replay {
         });
     }
 
-    /// A frame that no channel writes: a snapshot is named as damage, anything else refuses.
-    fn check(&mut self, frame: &Suspect, lsn: Lsn, file: &File) -> Result<(), OpenError> {
+    /// A frame that no channel writes: a snapshot is named as damage and passed over with all that
+    /// its header says, as it has no number of its own; anything else refuses.
+    fn is_believable(
+        &mut self,
+        frame: &Suspect,
+        lsn: Lsn,
+        file: &File,
+    ) -> Result<bool, OpenError> {
         let header = &frame.header;
         let record = match header.kind {
             FrameKind::Put => None,
             kind => Record::decode(kind, &frame.body).ok(),
         };
         let Some(why) = broken_by(header, record.as_ref()) else {
-            return Ok(());
+            return Ok(true);
         };
         if header.kind == FrameKind::Snapshot && header.sequence < self.next_expected() + 1 {
             self.damage.push(Damage {
@@ -180,7 +187,7 @@ impl Replay {
                 why: format!("a snapshot whose sums are right, but {why}"),
                 resume: Some(frame.end.offset()),
             });
-            return Ok(());
+            return Ok(false);
         }
         Err(OpenError::Directory {
             dir: file.found.path.clone(),
