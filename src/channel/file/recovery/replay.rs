@@ -166,12 +166,7 @@ impl Replay {
 
     /// A frame that no channel writes: a snapshot is named as damage and passed over with all that
     /// its header says, as it has no number of its own; anything else refuses.
-    fn is_believable(
-        &mut self,
-        frame: &Suspect,
-        lsn: Lsn,
-        file: &File,
-    ) -> Result<bool, OpenError> {
+    fn is_believable(&mut self, frame: &Suspect, lsn: Lsn, file: &File) -> Result<bool, OpenError> {
         let header = &frame.header;
         let record = match header.kind {
             FrameKind::Put => None,
