@@ -127,3 +127,12 @@ fn what_an_open_has_accepted_the_next_one_accepts() {
 fn a_snapshot_whose_segments_are_not_in_order_is_not_believed() {
     snapshot::check(&[0x2c, 0x0e, 0x3f, 0x03, 0, 9, 0, 0, 0]);
 }
+
+/// `damaged_channel`: a put frame in a segment that no open scans, with right sums and the last
+/// number of all: the sum of its number and its count overflowed when it was read.
+#[test]
+fn a_number_near_the_last_one_in_an_old_segment_is_read_over() {
+    damaged_channel::check(include_bytes!(
+        "../fuzz/corpus/damaged_channel/last_number_of_all_in_an_old_segment"
+    ));
+}

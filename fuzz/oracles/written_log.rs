@@ -28,6 +28,8 @@ use forebay::event::{Event, Headers, Seq};
 
 /// Bytes of a segment: the smallest.
 pub(crate) const SEGMENT_BYTES: u64 = 64 << 10;
+/// Events that a channel holds.
+pub(crate) const CAPACITY: u64 = 1_000_000;
 /// Both header copies and where frames begin.
 pub(crate) const BLOCK: usize = 4096;
 /// Bytes of a frame's header.
@@ -108,7 +110,7 @@ pub(crate) fn recipe(number: u8) -> Arc<Written> {
 pub(crate) fn options(dirs: &[PathBuf]) -> FileChannelOptions {
     FileChannelOptions {
         data_dirs: dirs.to_vec(),
-        capacity: 1_000_000,
+        capacity: CAPACITY,
         max_file_size: SEGMENT_BYTES,
         minimum_required_space: 0,
         keep_dead: Duration::ZERO,

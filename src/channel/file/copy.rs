@@ -271,7 +271,7 @@ impl<'a> Copying<'a> {
     }
 
     fn frame(&mut self, header: &FrameHeader, body: &[u8], segment: u32) -> Result<(), CopyError> {
-        let end = header.sequence + u64::from(header.count);
+        let end = header.sequence.saturating_add(header.count.into());
         if end <= self.want {
             return Ok(());
         }

@@ -149,7 +149,7 @@ impl Core {
             let Ok(step) = scanner.step();
             match step {
                 Step::Frame { header, .. } => {
-                    end = end.max(header.sequence + u64::from(header.count));
+                    end = end.max(header.sequence.saturating_add(header.count.into()));
                 }
                 Step::Corrupt {
                     resume: Some(_), ..
@@ -179,7 +179,7 @@ impl Reading<'_> {
             return self.damaged(place, &segment);
         };
         let next = place.offset + aligned(header.body_len);
-        let end = header.sequence + u64::from(header.count);
+        let end = header.sequence.saturating_add(header.count.into());
         if header.kind != FrameKind::Put || end <= place.want {
             return Ok(Place {
                 offset: next,

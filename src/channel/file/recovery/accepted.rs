@@ -73,3 +73,84 @@ fn header(kind: FrameKind, sequence: u64, control: u64) -> FrameHeader {
         watermark: wal_format::Lsn(0),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use wal_format::{Lsn, Range};
+
+    use super::super::Suspect;
+    use super::*;
+
+    /// A channel that was opened five times and has nine events.
+    fn read() -> Recovered {
+        let mut state = LogState::fresh();
+        state.next_sequence = 10;
+        state.incarnation = 5;
+        state.incarnations = (1..=5).map(|number| (number, 7)).collect();
+        Recovered {
+            state,
+            proven: Lsn(0),
+            suspects: Vec::new(),
+            segments: Vec::new(),
+            leftovers: Vec::new(),
+            damage: Vec::new(),
+            torn: None,
+            cut: None,
+            hidden_below: 0,
+        }
+    }
+
+    /// An acknowledgement of event 9 or 20 whose own frame names 100 as the next number.
+    fn acknowledgement(number: u64) -> Suspect {
+        let record = Record::Ack(vec![Range {
+            first: number,
+            last: number,
+        }]);
+        let suspect = Suspect {
+            header: header(FrameKind::Ack, 100, 0),
+            body: record.encode(),
+            end: Lsn(0),
+        };
+        assert_eq!(broken_by(&suspect.header, Some(&record)), None);
+        suspect
+    }
+
+    #[test]
+    fn what_a_channel_has_written_is_accepted() {
+        assert_eq!(refused_next_time(&read(), 6), None);
+        let mut tail = read();
+        tail.suspects.push(acknowledgement(9));
+        assert_eq!(refused_next_time(&tail, 6), None);
+    }
+
+    #[test]
+    fn a_record_that_only_its_old_frame_allows_is_refused_before_it_is_copied() {
+        let mut tail = read();
+        tail.suspects.push(acknowledgement(20));
+        let why = refused_next_time(&tail, 6);
+        assert_eq!(why, Some("it acknowledges events that were never put"));
+    }
+
+    #[test]
+    fn incarnations_in_the_wrong_order_are_refused_before_they_are_written_down() {
+        let mut wrong = read();
+        wrong.state.incarnations.push((2, 7));
+        let why = refused_next_time(&wrong, 6);
+        assert_eq!(why, Some("its incarnations are not in order"));
+    }
+
+    #[test]
+    fn the_last_number_of_an_incarnation_is_not_given() {
+        assert!(refused_next_time(&read(), u32::MAX).is_some());
+    }
+
+    #[test]
+    fn numbers_that_are_used_up_are_refused_before_they_are_written_down() {
+        let mut last = read();
+        last.state.next_sequence = (1 << 62) - 1;
+        last.state.cursor = last.state.next_sequence;
+        assert_eq!(refused_next_time(&last, 6), None);
+        last.state.next_control = 1 << 62;
+        assert!(refused_next_time(&last, 6).is_some());
+    }
+}
