@@ -2,7 +2,8 @@
 //!
 //! The file system lies on a loop device on a file that this test serves over FUSE
 //! (`support/fuse_disk.rs`). A flush of the file system arrives there as `fsync`; what has been
-//! written since the last one is kept, dropped or mixed by sector at a cut, as the seed says. Then the file system is mounted again, which replays its journal, and the agent recovers.
+//! written since the last one is kept, dropped or mixed by sector at a cut, as the seed says. Then
+//! the file system is mounted again, which replays its journal, and the agent recovers.
 //!
 //! *Lives*: a disk lives through several cuts. After each one the log must verify and the
 //! published files be whole before any agent has touched them. Then, by seed, the agent drains

@@ -52,8 +52,11 @@ planted_bugs! {
     NoBodySum "no-body-sum" "A body is believed whatever its sum.",
     NoLengthCheck "no-length-check" "A body may be longer than the room behind its header.",
     NoWatermark "no-watermark" "The scan proves nothing by the watermarks of good frames.",
-    WatermarkInclusive "watermark-inclusive" "A bad frame that begins at the proven end counts as proven: torn reported as rot.",
-    NoScout "no-scout" "Nothing behind a bad frame is looked at for its proof: rot reported as torn.",
+    WatermarkInclusive "watermark-inclusive"
+        "A bad frame that begins at the proven end counts as proven: torn reported as rot.",
+    NoScout "no-scout"
+        "Nothing behind a bad frame is looked at for its proof: rot reported as torn.",
     NoResume "no-resume" "The scan ends at the first damage.",
-    NoBlankCheck "zeros-are-the-end" "Zeros below the proven end count as the end: lost bytes are silent.",
+    NoBlankCheck "zeros-are-the-end"
+        "Zeros below the proven end count as the end: lost bytes are silent.",
 }
