@@ -114,9 +114,9 @@ fn run(truth: &Truth, cases: impl Iterator<Item = Case>, salvage_each: u64) -> C
 }
 
 /// The bytes of a segment of which every bit is flipped, and in the short form how many bits of
-/// each byte: all in the newest segment's frames, one elsewhere, and one in eight bytes of headers,
-/// which are zeros but for their first 70 bytes.
-fn bits(segment: &Segment, newest: bool) -> Vec<(usize, u8)> {
+/// each byte: one, and one in 64 bytes of what no one has written (headers are zeros but for their
+/// first 70 bytes).
+fn bits(segment: &Segment) -> Vec<(usize, u8)> {
     let len = segment.bytes.len();
     let used_end = (segment.end + MARGIN).min(len);
     let mut bits = Vec::new();
@@ -131,8 +131,8 @@ fn bits(segment: &Segment, newest: bool) -> Vec<(usize, u8)> {
                 true => one,
                 false => &[],
             },
-            () if long() || (newest && !header && at < segment.end) => every,
-            () if header && !field && at % 8 != 3 => &[],
+            () if long() => every,
+            () if (header && !field || !header && at >= segment.end) && at % 64 != 3 => &[],
             () => one,
         };
         bits.extend(chosen.iter().map(|bit| (at, *bit)));
@@ -145,13 +145,13 @@ fn each_bit_flipped_is_never_a_wrong_event_and_below_the_watermark_always_report
     let truth = Truth::new();
     let since = Instant::now();
     let segments = truth.segments.iter().flat_map(|segment| {
-        let flips = bits(segment, segment.number == 3).into_iter();
+        let flips = bits(segment).into_iter();
         flips.map(|(at, bit)| Case {
             path: segment.path.clone(),
             rot: Rot::Flip { at, bit },
         })
     });
-    let marker = (0..4096 * 8).filter(|n| long() || *n < 100 * 8 || n % 4096 == 5);
+    let marker = (0..4096 * 8).filter(|n| long() || *n < 72 * 8 || n % 4096 == 5);
     let marker = marker.map(|n| Case {
         path: data().join("channel"),
         rot: Rot::Flip {
@@ -176,17 +176,37 @@ fn each_bit_flipped_is_never_a_wrong_event_and_below_the_watermark_always_report
     );
 }
 
+/// Every sector of every file. Zeroing zeros changes nothing, so those are left out of `Rot::Zero`;
+/// the short form takes one in 16 of the sectors that no one has written where they cannot be read.
 fn sectors(truth: &Truth, rot: fn(std::ops::Range<usize>) -> Rot) -> Vec<Case> {
     let files = truth.disk.files();
     let ours = files.iter().filter(|path| !path.ends_with("lock"));
-    ours.flat_map(|path| {
-        let len = truth.disk.content(path).unwrap().len();
-        (0..len).step_by(SECTOR).map(move |at| Case {
-            path: path.clone(),
-            rot: rot(at..(at + SECTOR).min(len)),
+    let each = ours.flat_map(|path| {
+        let content = truth.disk.content(path).unwrap();
+        let places = (0..content.len()).step_by(SECTOR);
+        places.filter_map(move |at| {
+            let range = at..(at + SECTOR).min(content.len());
+            let unused = content[range.clone()].iter().all(|byte| *byte == 0);
+            let rot = rot(range);
+            let taken = match rot {
+                _ if !unused => true,
+                Rot::Zero(_) => false,
+                _ => long() || at / SECTOR % 16 == 7,
+            };
+            taken.then(|| Case {
+                path: path.clone(),
+                rot,
+            })
         })
-    })
-    .collect()
+    });
+    each.collect()
+}
+
+/// Frames fill twelve sectors: two of them are named at an open or a take, two may be a write that
+/// was cut short, and verify alone names those of which all was delivered.
+fn met(counts: &Counts) {
+    assert!(counts.of(Outcome::Open) + counts.of(Outcome::Take) >= 2);
+    assert!(counts.of(Outcome::Possibly) >= 2 && counts.of(Outcome::Verify) > 8);
 }
 
 #[test]
@@ -195,7 +215,7 @@ fn each_sector_zeroed_is_never_a_wrong_event_and_below_the_watermark_always_repo
     let since = Instant::now();
     let counts = run(&truth, sectors(&truth, Rot::Zero).into_iter(), 1);
     counts.print("zeroed sectors", since);
-    assert!(counts.of(Outcome::Open) + counts.of(Outcome::Take) > 3);
+    met(&counts);
 }
 
 #[test]
@@ -204,7 +224,7 @@ fn each_unreadable_sector_is_never_a_wrong_event_and_below_the_watermark_always_
     let since = Instant::now();
     let counts = run(&truth, sectors(&truth, Rot::Unreadable).into_iter(), 1);
     counts.print("unreadable sectors", since);
-    assert!(counts.of(Outcome::Open) + counts.of(Outcome::Take) > 3);
+    met(&counts);
 }
 
 /// Numbers by seed (SplitMix64).
@@ -268,7 +288,7 @@ fn ruin(truth: &Truth, seed: u64) -> (SimDisk, String) {
 fn a_log_ruined_in_any_way_is_salvaged_as_its_report_says() {
     let truth = Truth::new();
     let watch = Watch::start();
-    let rounds = if long() { 200_000 } else { 2_000 };
+    let rounds = if long() { 200_000 } else { 800 };
     let (mut refused, mut nothing, mut kept, mut complete) = (0, 0, 0, 0);
     let since = Instant::now();
     for seed in 0..rounds {

@@ -356,9 +356,13 @@ fn read_marker(disk: &dyn Disk, dir: &Path) -> Result<Option<Marker>, OpenError>
         })
 }
 
-/// The id in a directory's `channel` file; `None` where there is none.
-pub(super) fn marked_id(disk: &dyn Disk, dir: &Path) -> Result<Option<[u8; 16]>, OpenError> {
-    Ok(read_marker(disk, dir)?.map(|marker| marker.id))
+/// What a directory's `channel` file says: the id, which directory of the channel it is (from 0),
+/// and of how many; `None` where there is none.
+pub(super) fn marked(
+    disk: &dyn Disk,
+    dir: &Path,
+) -> Result<Option<([u8; 16], usize, usize)>, OpenError> {
+    Ok(read_marker(disk, dir)?.map(|marker| (marker.id, marker.index, marker.of)))
 }
 
 /// The text of a small file; `None` where it is not there.

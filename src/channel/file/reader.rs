@@ -444,7 +444,8 @@ fn aligned(body_len: u32) -> u32 {
 /// so that the scan goes on behind it.
 pub(super) struct Salvage<'a>(pub(super) &'a dyn DiskFile);
 
-const SECTOR: usize = 4096;
+/// The smallest unit of a medium; where the system reads by pages, its neighbours fail with it.
+const SECTOR: usize = 512;
 
 impl ReadAt for Salvage<'_> {
     type Error = std::convert::Infallible;

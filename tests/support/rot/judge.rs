@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use forebay::channel::file::examine::{LogReport, examine};
+use forebay::channel::file::examine::{DamageReport, LogReport, examine};
 use forebay::channel::file::salvage::{
     PossiblyDelivered, Request, SalvageError, SalvageReport, salvage,
 };
@@ -117,13 +117,42 @@ impl<'a> Hit<'a> {
         whole.any(|f| f.header.watermark.min(f.lsn()) > frame.lsn())
     }
 
+    /// Events of the hit frames that no other frame holds.
     fn events(&self) -> BTreeSet<u64> {
-        self.frames.iter().flat_map(|f| f.sequences()).collect()
+        let hit: BTreeSet<u64> = self.frames.iter().flat_map(|f| f.sequences()).collect();
+        hit.difference(&self.copies()).copied().collect()
     }
 
     fn proven_events(&self) -> BTreeSet<u64> {
         let proven = self.frames.iter().filter(|f| self.proven(f));
-        proven.flat_map(|f| f.sequences()).collect()
+        let hit: BTreeSet<u64> = proven.flat_map(|f| f.sequences()).collect();
+        hit.difference(&self.copies()).copied().collect()
+    }
+
+    /// Events of whole frames that a later open had ended and copied: the originals of what it
+    /// copied. They count again, and must be given, where the same place has taken everything that
+    /// told of that end: the Incarnation record and the snapshot that opens the segment.
+    fn copies(&self) -> BTreeSet<u64> {
+        let told = |f: &&Frame| match &f.record {
+            Some(Record::Incarnation(open)) => open.previous.is_some(),
+            Some(Record::Snapshot(snapshot)) => {
+                // It names its incarnation before that one is in the list.
+                snapshot.incarnations.last().map(|(n, _)| *n) != Some(snapshot.incarnation)
+                    && f.segment == 3
+            }
+            _ => false,
+        };
+        if self
+            .truth
+            .frames
+            .iter()
+            .filter(told)
+            .any(|f| !self.is_hit(f))
+        {
+            return BTreeSet::new();
+        }
+        let ended = self.truth.frames.iter().filter(|f| !f.believed);
+        ended.flat_map(|f| f.sequences()).collect()
     }
 }
 
@@ -324,6 +353,13 @@ fn judge_report(case: &Case, hit: &Hit<'_>, report: &LogReport) -> bool {
         let said = report.damage.iter().any(|d| d.control_lost);
         assert!(said, "a decision is lost in silence: {report:?}");
     }
+    let other_copy = |d: &DamageReport| d.why.contains("its other copy is good");
+    let has_other = hit.segment.is_some_and(|s| s.two_headers);
+    assert!(
+        has_other || !report.damage.iter().any(other_copy),
+        "it has no other copy: {:?}",
+        report.damage
+    );
     let torn = report.segments.iter().any(|s| s.torn_bytes > 0);
     let Some(segment) = hit.segment else {
         return !report.is_sound();

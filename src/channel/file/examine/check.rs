@@ -4,6 +4,7 @@
 //! A file that is broken here loses no event by it, but a disk that damages what nobody reads
 //! damages more.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use wal_format::{
@@ -30,22 +31,30 @@ pub(super) fn harmless(found: &Found, offset: u32, why: String) -> DamageReport 
     }
 }
 
-/// Each directory's `channel` file must name the channel of the segments.
+/// Each directory's `channel` file must name the channel of the segments, and a place among the
+/// directories that no other one has: an agent opens nothing else.
 pub(super) fn markers(disk: &dyn Disk, dirs: &[PathBuf], report: &mut LogReport) {
+    let mut places = BTreeSet::new();
     for dir in dirs {
-        let why = match layout::marked_id(disk, dir) {
-            Ok(Some(id))
-                if report
-                    .channel_id
-                    .as_ref()
-                    .is_none_or(|c| *c == layout::hex(&id)) =>
-            {
-                continue;
-            }
-            Ok(Some(id)) => format!(
+        let ours = |id: &[u8; 16]| {
+            let channel = report.channel_id.as_ref();
+            channel.is_none_or(|channel| *channel == layout::hex(id))
+        };
+        let why = match layout::marked(disk, dir) {
+            Ok(Some((id, ..))) if !ours(&id) => format!(
                 "the `channel` file names channel {}, the segments another one",
                 layout::hex(&id)
             ),
+            Ok(Some((_, index, of))) if index >= of || of != dirs.len() => format!(
+                "the `channel` file says directory {} of {of}, and {} were given",
+                index.saturating_add(1),
+                dirs.len()
+            ),
+            Ok(Some((_, index, _))) if !places.insert(index) => format!(
+                "the `channel` file says directory {}, as another one does",
+                index.saturating_add(1)
+            ),
+            Ok(Some(_)) => continue,
             Ok(None) => "the `channel` file is missing".to_owned(),
             Err(error) => error.to_string(),
         };
@@ -86,26 +95,29 @@ pub(super) fn headers(file: &dyn DiskFile, found: &Found, report: &mut LogReport
         };
         report.damage.extend(why.map(|why| harmless(found, 0, why)));
     }
-    let other = "(its other copy is good, nothing is lost)";
-    if let Err(why) = &first {
-        let why = format!("segment header: {why} {other}");
-        report.damage.push(DamageReport {
-            resume: Some(SEGMENT_HEADER_BYTES),
-            ..harmless(found, 0, why)
-        });
-    }
     let at = u32::try_from(last).unwrap_or(u32::MAX);
-    match (&first, &second) {
-        (_, Err(why)) if two => {
-            let why = format!("second segment header: {why} {other}");
-            report.damage.push(harmless(found, at, why));
-        }
+    let other = "(its other copy is good, nothing is lost)";
+    let (place, why) = match (&first, &second) {
+        // A cut file never had a second copy, and without the first nothing tells whether it was.
+        (Err(why), Err(_)) => (
+            0,
+            format!(
+                "segment header: {why} (no other copy is readable or there; its frames are read \
+                 by what later segments say of it)"
+            ),
+        ),
+        (Err(why), Ok(_)) => (0, format!("segment header: {why} {other}")),
+        (Ok(_), Err(why)) if two => (at, format!("second segment header: {why} {other}")),
         (Ok(first), Ok(second)) if first != second && two => {
-            let why = "the two copies of the segment header differ".to_owned();
-            report.damage.push(harmless(found, at, why));
+            (at, "the two copies of the segment header differ".to_owned())
         }
-        _ => {}
-    }
+        _ => return,
+    };
+    let resume = (place == 0).then_some(SEGMENT_HEADER_BYTES);
+    report.damage.push(DamageReport {
+        resume: resume.or(Some(place)),
+        ..harmless(found, place, why)
+    });
 }
 
 /// A part of a file, read ahead.
