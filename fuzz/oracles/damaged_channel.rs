@@ -476,7 +476,8 @@ impl<'a> Judge<'a> {
             );
         }
         // A store that was cut short is never an error of reading.
-        let bad = !self.damaged.unreadable.is_empty();
+        let mut bad = self.damaged.unreadable.iter();
+        let bad = bad.any(|(path, ..)| self.damaged.files.contains_key(path));
         let fresh = view.next_sequence == 1 && !log.events.is_empty();
         assert!(!(bad && fresh), "a log that cannot be read was begun anew");
         for number in log.events.keys().copied() {
