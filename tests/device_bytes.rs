@@ -3,6 +3,7 @@
 //! counter of the process would tell. Real ext4 and XFS on a loop device of their own.
 
 #![allow(clippy::unwrap_used, reason = "a failed step fails its test")]
+#![allow(clippy::print_stdout, reason = "a figure is what it is for")]
 
 #[allow(unreachable_pub, reason = "shared by tests")]
 #[path = "support/loopfs.rs"]

@@ -9,12 +9,20 @@ mod corpus;
 mod audit_names;
 #[path = "../fuzz/oracles/config_text.rs"]
 mod config_text;
+#[allow(dead_code, reason = "every user of it needs another part")]
 #[path = "../fuzz/oracles/damaged_channel.rs"]
 mod damaged_channel;
 #[path = "../fuzz/oracles/netcat_input.rs"]
 mod netcat_input;
+#[allow(dead_code, reason = "every user of it needs another part")]
+#[path = "../fuzz/oracles/opened_log.rs"]
+mod opened_log;
+#[allow(dead_code, reason = "every user of it needs another part")]
 #[path = "../fuzz/oracles/snapshot.rs"]
 mod snapshot;
+#[allow(dead_code, reason = "every user of it needs another part")]
+#[path = "../fuzz/oracles/written_log.rs"]
+mod written_log;
 
 #[test]
 fn any_file_names_are_read_and_audited_by_the_rule() {

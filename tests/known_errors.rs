@@ -6,10 +6,18 @@ mod audit_names;
 #[path = "../fuzz/oracles/config_text.rs"]
 mod config_text;
 
+#[allow(dead_code, reason = "every user of it needs another part")]
 #[path = "../fuzz/oracles/damaged_channel.rs"]
 mod damaged_channel;
+#[allow(dead_code, reason = "every user of it needs another part")]
+#[path = "../fuzz/oracles/opened_log.rs"]
+mod opened_log;
+#[allow(dead_code, reason = "every user of it needs another part")]
 #[path = "../fuzz/oracles/snapshot.rs"]
 mod snapshot;
+#[allow(dead_code, reason = "every user of it needs another part")]
+#[path = "../fuzz/oracles/written_log.rs"]
+mod written_log;
 
 use forebay::config::diagnostic::Diagnostics;
 

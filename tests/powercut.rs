@@ -295,7 +295,7 @@ fn live(kind: Kind, number: u64, cuts: u64, table: &mut Table) {
 #[allow(clippy::print_stdout, reason = "a long run shows how far it is")]
 fn cut_by_cut(kind: Kind, third: Kind) {
     let start = Instant::now();
-    let cuts = number_from("FOREBAY_CUTS").unwrap_or(if is_long() { 200 } else { 6 });
+    let cuts = number_from("FOREBAY_CUTS").unwrap_or_else(|| if is_long() { 200 } else { 6 });
     let a_life = if is_long() { CUTS_A_LIFE } else { 3 };
     let mut number = number_from("FOREBAY_SEED").unwrap_or(1);
     let mut table = Table::default();

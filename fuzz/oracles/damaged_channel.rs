@@ -43,13 +43,10 @@ use forebay::channel::file::examine::LogReport;
 use forebay::env::disk::{Disk, WriteBackend};
 use forebay::env::disk_sim::SimDisk;
 
-#[path = "opened_log.rs"]
-mod opened_log;
-#[path = "written_log.rs"]
-mod written_log;
-
-use opened_log::Shown;
-use written_log::{BLOCK, Frame, HEADER, Segment, Written, header_sum, kind, recipe, u32_at};
+use super::opened_log::Shown;
+use super::written_log::{
+    BLOCK, Frame, HEADER, Segment, Written, header_sum, kind, recipe, u32_at,
+};
 
 /// What the inputs of a corpus have led to together.
 #[derive(Clone, Copy, Debug, Default)]
@@ -152,7 +149,7 @@ impl Damaged<'_> {
     }
 
     fn rename_or_cut(&mut self, damage: &Damage, segment: &Segment, at: usize) {
-        let prefix = if damage.place % 2 == 0 {
+        let prefix = if damage.place.is_multiple_of(2) {
             "segment"
         } else {
             "spare"
@@ -271,8 +268,8 @@ impl Damaged<'_> {
         if self.reversed {
             dirs.reverse();
         }
-        let shown = opened_log::check(&disk, &dirs, self.lies);
-        let report = opened_log::verify(&disk, &dirs);
+        let shown = super::opened_log::check(&disk, &dirs, self.lies);
+        let report = super::opened_log::verify(&disk, &dirs);
         if self.reversed && dirs.len() > 1 {
             assert!(shown.is_none(), "opened with its directories exchanged");
             return Seen::default();
@@ -310,7 +307,7 @@ fn change_field(header: &mut [u8], place: usize, value: u8) {
     let field = &mut header[at..at + length];
     match value {
         0..=63 => field[usize::from(value) % length] ^= 1 << (value / 8),
-        64..=127 => field.fill(if value % 2 == 0 { 0xff } else { 0 }),
+        64..=127 => field.fill(if value.is_multiple_of(2) { 0xff } else { 0 }),
         _ => field[0] = field[0].wrapping_add(value),
     }
 }

@@ -18,12 +18,9 @@ use std::collections::BTreeMap;
 use forebay::env::disk::{Disk, WriteBackend};
 use wal_format::{FrameKind, Record, Snapshot};
 
-#[path = "opened_log.rs"]
-mod opened_log;
-#[path = "written_log.rs"]
-mod written_log;
-
-use written_log::{BLOCK, HEADER, SEGMENT_BYTES, Segment, Written, header_sum, kind, recipe};
+use super::written_log::{
+    BLOCK, HEADER, SEGMENT_BYTES, Segment, Written, header_sum, kind, recipe,
+};
 
 /// What an input has led to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,8 +63,8 @@ pub(crate) fn check(input: &[u8]) -> Seen {
         eprintln!("snapshots: {bodies:#?}");
     }
     let decoded = bodies.iter().flatten().count();
-    let shown = opened_log::check(&disk, &log.dirs, decoded > 0);
-    let _examined = opened_log::verify(&disk, &log.dirs);
+    let shown = super::opened_log::check(&disk, &log.dirs, decoded > 0);
+    let _examined = super::opened_log::verify(&disk, &log.dirs);
     if let Some(shown) = &shown {
         judge(&log, shown, decoded > 0);
     }
@@ -159,7 +156,7 @@ fn laid_out(segment: &Segment, body: &[u8]) -> Option<Vec<u8>> {
 
 /// Nobody has touched an event. What a snapshot says of it is believed; bytes that say nothing cost
 /// nothing.
-fn judge(log: &Written, shown: &opened_log::Shown, said: bool) {
+fn judge(log: &Written, shown: &super::opened_log::Shown, said: bool) {
     for (number, content) in &shown.events {
         let written = log.events.get(number);
         assert!(

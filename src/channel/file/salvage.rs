@@ -281,7 +281,7 @@ fn write_new_log(
         state: &state,
         verdicts,
         copied,
-        foreign: listing.foreign.clone(),
+        foreign: listing.foreign,
     }))
 }
 
