@@ -202,7 +202,7 @@ fn sectors(truth: &Truth, rot: fn(std::ops::Range<usize>) -> Rot) -> Vec<Case> {
     each.collect()
 }
 
-/// Frames fill twelve sectors: two of them are named at an open or a take, two may be a write that
+/// Frames fill ten sectors: two of them are named at an open or a take, two may be a write that
 /// was cut short, and verify alone names those of which all was delivered.
 fn met(counts: &Counts) {
     assert!(counts.of(Outcome::Open) + counts.of(Outcome::Take) >= 2);
