@@ -553,10 +553,12 @@ impl<'a> Judge<'a> {
                 let resume = damage.resume.unwrap_or(u32::MAX);
                 damage.segment == segment.number && damage.offset <= at && at < resume
             });
-            // Cut off between two frames: no byte is bad, and the jump of the numbers names it.
+            // Cut off between two frames: no byte is bad, and a jump of the numbers names it, of
+            // events or of control records.
             let cut = self.damaged.files[&segment.path].len() <= frame.at;
+            let decisions = report.damage.iter().any(|damage| damage.control_lost);
             assert!(
-                reported || cut && named(frame.sequence),
+                reported || cut && (decisions || named(frame.sequence)),
                 "damage at {at} of {} unreported",
                 segment.path.display()
             );
