@@ -8,7 +8,8 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,
-    reason = "a failed step fails its test; the counts are the result"
+    clippy::disallowed_methods,
+    reason = "a failed step fails its test; the counts are the result; a watch looks now and then"
 )]
 
 #[path = "support/rot/mod.rs"]
@@ -16,7 +17,7 @@ mod rot;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -327,7 +328,7 @@ fn a_log_ruined_in_any_way_is_salvaged_as_its_report_says() {
     assert!(kept > rounds, "hardly any event is kept");
 }
 
-fn is_segment(path: &PathBuf) -> bool {
+fn is_segment(path: &Path) -> bool {
     let name = path.file_name().unwrap().to_str().unwrap();
     path.parent() == Some(data().as_path()) && name.starts_with("segment-")
 }

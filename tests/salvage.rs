@@ -105,6 +105,21 @@ fn fill(rig: &Rig) -> LineWriter {
     lines
 }
 
+/// Every snapshot rots, and one frame of the newest segment.
+fn ruin(old: &Path) {
+    for segment in segments(old) {
+        flip(&segment, 4096 + 70);
+    }
+    let newest = segments(old).pop().unwrap();
+    let bytes = fs::read(&newest).unwrap();
+    let wanted = line(555).into_bytes();
+    let at = bytes
+        .windows(wanted.len())
+        .position(|w| w == wanted)
+        .unwrap();
+    flip(&newest, at as u64 + 20);
+}
+
 #[test]
 fn what_is_left_of_a_log_that_no_agent_opens_is_published_once_as_the_report_says() {
     let rig = Rig::new(
@@ -114,17 +129,7 @@ fn what_is_left_of_a_log_that_no_agent_opens_is_published_once_as_the_report_say
     let mut lines = fill(&rig);
     let (old, new) = (rig.dir.path().join("c1"), rig.dir.path().join("c1-new"));
     let (old_name, new_name) = (old.to_str().unwrap(), new.to_str().unwrap());
-    for segment in segments(&old) {
-        flip(&segment, 4096 + 70);
-    }
-    let newest = segments(&old).pop().unwrap();
-    let bytes = fs::read(&newest).unwrap();
-    let wanted = line(555).into_bytes();
-    let at = bytes
-        .windows(wanted.len())
-        .position(|w| w == wanted)
-        .unwrap();
-    flip(&newest, at as u64 + 20);
+    ruin(&old);
 
     let mut agent = rig.agent();
     until("the agent refuses the log", || {
@@ -170,6 +175,12 @@ fn what_is_left_of_a_log_that_no_agent_opens_is_published_once_as_the_report_say
     assert_eq!(json(&again), report, "a repeated call tells what was done");
     assert_eq!(forebay(&["wal", "verify", new_name]).status.code(), Some(0));
 
+    go_on_in(&rig, &old, &new, &mut lines);
+}
+
+/// An agent on the salvaged log publishes what is left and what is new, once.
+fn go_on_in(rig: &Rig, old: &Path, new: &Path, lines: &mut LineWriter) {
+    let (old_name, new_name) = (old.to_str().unwrap(), new.to_str().unwrap());
     let config = fs::read_to_string(rig.config_path()).unwrap();
     let config = config.replace(
         &format!("dataDirs = {old_name}"),

@@ -367,6 +367,7 @@ impl<'a> Judge<'a> {
     }
 
     /// For whoever looks into a finding.
+    #[allow(clippy::print_stderr, reason = "asked for by a person")]
     fn explain(&self, shown: Option<&Shown>, report: Option<&LogReport>) {
         eprintln!(
             "proof {:#x}, tail damaged: {}",
@@ -566,7 +567,7 @@ impl<'a> Judge<'a> {
             epochs.any(|(first, last)| (first..=last).contains(&number))
         };
         // Segments of events that are done with may be deleted.
-        let needed = |number: &&u64| !log.done.contains(*number) && !sealed(*number);
+        let needed = |number: &&u64| !log.done.contains(*number) && !sealed(number);
         for number in self.gone.iter().filter(needed) {
             let left = shown.events.contains_key(number);
             assert!(

@@ -60,7 +60,10 @@ pub(crate) fn check(input: &[u8]) -> Seen {
         bodies.push(decode(&body));
     }
     if std::env::var_os("FOREBAY_EXPLAIN").is_some() {
-        eprintln!("snapshots: {bodies:#?}");
+        #[allow(clippy::print_stderr, reason = "asked for by a person")]
+        {
+            eprintln!("snapshots: {bodies:#?}");
+        }
     }
     let decoded = bodies.iter().flatten().count();
     let shown = super::opened_log::check(&disk, &log.dirs, decoded > 0);

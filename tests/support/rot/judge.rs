@@ -380,10 +380,8 @@ fn judge_report(case: &Case, hit: &Hit<'_>, report: &LogReport) -> bool {
 /// Header copies, the padding of frames, the zeros behind a seal.
 fn rotten_outside_frames(case: &Case, segment: &Segment, truth: &Truth) -> bool {
     let len = segment.bytes.len();
-    let mut parts = vec![0..4096];
-    if segment.two_headers {
-        parts.push(len - 4096..len);
-    }
+    let second = segment.two_headers.then_some(len - 4096..len);
+    let mut parts: Vec<_> = std::iter::once(0..4096).chain(second).collect();
     let padding = truth
         .frames
         .iter()

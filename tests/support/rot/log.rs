@@ -108,7 +108,7 @@ fn as_channel(channel: &SteppedChannel) -> Arc<dyn Channel> {
 pub(crate) fn event(n: u64) -> Event {
     let mut event = Event::from_body(format!("event {n} {}", "abcdefg".repeat(n as usize % 4)));
     event.headers.set("n", n.to_string());
-    if n % 3 == 0 {
+    if n.is_multiple_of(3) {
         event.headers.set("host", "ä");
     }
     event
