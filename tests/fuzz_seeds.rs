@@ -2,6 +2,13 @@
 //! input, and some hundred changed ones, keep to the oracle that the target runs. Those of
 //! `scan_segment` and `damaged_log` are run by `wal-format/tests/fuzz_seeds.rs`.
 
+#![allow(
+    dead_code,
+    clippy::duplicate_mod,
+    clippy::print_stderr,
+    reason = "two oracles share files, each test uses a part, and findings are explained"
+)]
+
 #[path = "support/corpus.rs"]
 mod corpus;
 

@@ -43,8 +43,10 @@ use forebay::channel::file::examine::LogReport;
 use forebay::env::disk::{Disk, WriteBackend};
 use forebay::env::disk_sim::SimDisk;
 
+#[allow(dead_code, reason = "each oracle needs a part of it")]
 #[path = "opened_log.rs"]
 mod opened_log;
+#[allow(dead_code, reason = "each oracle needs a part of it")]
 #[path = "written_log.rs"]
 mod written_log;
 
@@ -152,7 +154,7 @@ impl Damaged<'_> {
     }
 
     fn rename_or_cut(&mut self, damage: &Damage, segment: &Segment, at: usize) {
-        let prefix = if damage.place % 2 == 0 {
+        let prefix = if damage.place.is_multiple_of(2) {
             "segment"
         } else {
             "spare"
@@ -310,7 +312,7 @@ fn change_field(header: &mut [u8], place: usize, value: u8) {
     let field = &mut header[at..at + length];
     match value {
         0..=63 => field[usize::from(value) % length] ^= 1 << (value / 8),
-        64..=127 => field.fill(if value % 2 == 0 { 0xff } else { 0 }),
+        64..=127 => field.fill(if value.is_multiple_of(2) { 0xff } else { 0 }),
         _ => field[0] = field[0].wrapping_add(value),
     }
 }
@@ -569,7 +571,7 @@ impl<'a> Judge<'a> {
             epochs.any(|(first, last)| (first..=last).contains(&number))
         };
         // Segments of events that are done with may be deleted.
-        let needed = |number: &&u64| !log.done.contains(*number) && !sealed(*number);
+        let needed = |number: &&u64| !log.done.contains(*number) && !sealed(number);
         for number in self.gone.iter().filter(needed) {
             let left = shown.events.contains_key(number);
             assert!(

@@ -18,8 +18,10 @@ use std::collections::BTreeMap;
 use forebay::env::disk::{Disk, WriteBackend};
 use wal_format::{FrameKind, Record, Snapshot};
 
+#[allow(dead_code, reason = "each oracle needs a part of it")]
 #[path = "opened_log.rs"]
 mod opened_log;
+#[allow(dead_code, reason = "each oracle needs a part of it")]
 #[path = "written_log.rs"]
 mod written_log;
 

@@ -358,7 +358,7 @@ impl Writer {
     /// Kills the process, and finds the frames that it believed.
     fn finish(mut self, number: u8) -> Written {
         let channel = self.channel.take().expect("an open channel");
-        if number % 5 == 0 {
+        if number.is_multiple_of(5) {
             channel.channel().close().expect("a seal");
         }
         for segment in channel.inside().segments {
