@@ -2,6 +2,13 @@
 //! input, and some hundred changed ones, keep to the oracle that the target runs. Those of
 //! `scan_segment` and `damaged_log` are run by `wal-format/tests/fuzz_seeds.rs`.
 
+#![allow(
+    dead_code,
+    clippy::duplicate_mod,
+    clippy::print_stderr,
+    reason = "two oracles share files, each test uses a part, and findings are explained"
+)]
+
 #[path = "support/corpus.rs"]
 mod corpus;
 
@@ -9,20 +16,12 @@ mod corpus;
 mod audit_names;
 #[path = "../fuzz/oracles/config_text.rs"]
 mod config_text;
-#[allow(dead_code, reason = "every user of it needs another part")]
 #[path = "../fuzz/oracles/damaged_channel.rs"]
 mod damaged_channel;
 #[path = "../fuzz/oracles/netcat_input.rs"]
 mod netcat_input;
-#[allow(dead_code, reason = "every user of it needs another part")]
-#[path = "../fuzz/oracles/opened_log.rs"]
-mod opened_log;
-#[allow(dead_code, reason = "every user of it needs another part")]
 #[path = "../fuzz/oracles/snapshot.rs"]
 mod snapshot;
-#[allow(dead_code, reason = "every user of it needs another part")]
-#[path = "../fuzz/oracles/written_log.rs"]
-mod written_log;
 
 #[test]
 fn any_file_names_are_read_and_audited_by_the_rule() {

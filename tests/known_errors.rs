@@ -1,23 +1,22 @@
 //! Every defect that fuzzing or the model has found, by name and with the smallest input. Each test
 //! failed before its defect was mended; most run the oracle that found it.
 
+#![allow(
+    dead_code,
+    clippy::duplicate_mod,
+    clippy::print_stderr,
+    reason = "two oracles share files, each test uses a part, and findings are explained"
+)]
+
 #[path = "../fuzz/oracles/audit_names.rs"]
 mod audit_names;
 #[path = "../fuzz/oracles/config_text.rs"]
 mod config_text;
 
-#[allow(dead_code, reason = "every user of it needs another part")]
 #[path = "../fuzz/oracles/damaged_channel.rs"]
 mod damaged_channel;
-#[allow(dead_code, reason = "every user of it needs another part")]
-#[path = "../fuzz/oracles/opened_log.rs"]
-mod opened_log;
-#[allow(dead_code, reason = "every user of it needs another part")]
 #[path = "../fuzz/oracles/snapshot.rs"]
 mod snapshot;
-#[allow(dead_code, reason = "every user of it needs another part")]
-#[path = "../fuzz/oracles/written_log.rs"]
-mod written_log;
 
 use forebay::config::diagnostic::Diagnostics;
 

@@ -105,7 +105,8 @@ fn listed(source: &str) -> Vec<String> {
     let text = fs::read_to_string(Path::new(ROOT).join(source)).unwrap();
     let (_, list) = text.split_once("planted_bugs! {\n").unwrap();
     let (list, _) = list.split_once("\n}\n").unwrap();
-    let lines = list.lines().map(str::trim).filter(|l| !l.starts_with("//"));
+    let lines = list.lines().map(str::trim);
+    let lines = lines.filter(|line| line.starts_with(|first: char| first.is_uppercase()));
     lines
         .filter_map(|line| Some(line.split('"').nth(1)?.to_owned()))
         .collect()

@@ -1,12 +1,6 @@
 //! Any bytes as the snapshot of a segment: see the oracle for what must hold.
 #![no_main]
 
-#[allow(dead_code, reason = "every user of it needs another part")]
-#[path = "../oracles/opened_log.rs"]
-mod opened_log;
-#[allow(dead_code, reason = "every user of it needs another part")]
-#[path = "../oracles/written_log.rs"]
-mod written_log;
 #[path = "../oracles/snapshot.rs"]
 mod oracle;
 

@@ -43,10 +43,15 @@ use forebay::channel::file::examine::LogReport;
 use forebay::env::disk::{Disk, WriteBackend};
 use forebay::env::disk_sim::SimDisk;
 
-use super::opened_log::Shown;
-use super::written_log::{
-    BLOCK, Frame, HEADER, Segment, Written, header_sum, kind, recipe, u32_at,
-};
+#[allow(dead_code, reason = "each oracle needs a part of it")]
+#[path = "opened_log.rs"]
+mod opened_log;
+#[allow(dead_code, reason = "each oracle needs a part of it")]
+#[path = "written_log.rs"]
+mod written_log;
+
+use opened_log::Shown;
+use written_log::{BLOCK, Frame, HEADER, Segment, Written, header_sum, kind, recipe, u32_at};
 
 /// What the inputs of a corpus have led to together.
 #[derive(Clone, Copy, Debug, Default)]
@@ -268,8 +273,8 @@ impl Damaged<'_> {
         if self.reversed {
             dirs.reverse();
         }
-        let shown = super::opened_log::check(&disk, &dirs, self.lies);
-        let report = super::opened_log::verify(&disk, &dirs);
+        let shown = opened_log::check(&disk, &dirs, self.lies);
+        let report = opened_log::verify(&disk, &dirs);
         if self.reversed && dirs.len() > 1 {
             assert!(shown.is_none(), "opened with its directories exchanged");
             return Seen::default();
@@ -367,7 +372,6 @@ impl<'a> Judge<'a> {
     }
 
     /// For whoever looks into a finding.
-    #[allow(clippy::print_stderr, reason = "asked for by a person")]
     fn explain(&self, shown: Option<&Shown>, report: Option<&LogReport>) {
         eprintln!(
             "proof {:#x}, tail damaged: {}",

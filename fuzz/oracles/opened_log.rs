@@ -65,10 +65,7 @@ pub(crate) fn check(disk: &SimDisk, dirs: &[PathBuf], lies: bool) -> Option<Show
     let channel = open_metered(&image, dirs, &files).expect("refused what an open has left behind");
     let again = take_all(&channel);
     if std::env::var_os("FOREBAY_EXPLAIN").is_some() {
-        #[allow(clippy::print_stderr, reason = "asked for by a person")]
-        {
-            eprintln!("opened: {shown:#?}\nopened again: {again:#?}");
-        }
+        eprintln!("opened: {shown:#?}\nopened again: {again:#?}");
     }
     same(&shown, &again);
     if again.error.is_none() {

@@ -18,9 +18,14 @@ use std::collections::BTreeMap;
 use forebay::env::disk::{Disk, WriteBackend};
 use wal_format::{FrameKind, Record, Snapshot};
 
-use super::written_log::{
-    BLOCK, HEADER, SEGMENT_BYTES, Segment, Written, header_sum, kind, recipe,
-};
+#[allow(dead_code, reason = "each oracle needs a part of it")]
+#[path = "opened_log.rs"]
+mod opened_log;
+#[allow(dead_code, reason = "each oracle needs a part of it")]
+#[path = "written_log.rs"]
+mod written_log;
+
+use written_log::{BLOCK, HEADER, SEGMENT_BYTES, Segment, Written, header_sum, kind, recipe};
 
 /// What an input has led to.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,14 +65,11 @@ pub(crate) fn check(input: &[u8]) -> Seen {
         bodies.push(decode(&body));
     }
     if std::env::var_os("FOREBAY_EXPLAIN").is_some() {
-        #[allow(clippy::print_stderr, reason = "asked for by a person")]
-        {
-            eprintln!("snapshots: {bodies:#?}");
-        }
+        eprintln!("snapshots: {bodies:#?}");
     }
     let decoded = bodies.iter().flatten().count();
-    let shown = super::opened_log::check(&disk, &log.dirs, decoded > 0);
-    let _examined = super::opened_log::verify(&disk, &log.dirs);
+    let shown = opened_log::check(&disk, &log.dirs, decoded > 0);
+    let _examined = opened_log::verify(&disk, &log.dirs);
     if let Some(shown) = &shown {
         judge(&log, shown, decoded > 0);
     }
@@ -159,7 +161,7 @@ fn laid_out(segment: &Segment, body: &[u8]) -> Option<Vec<u8>> {
 
 /// Nobody has touched an event. What a snapshot says of it is believed; bytes that say nothing cost
 /// nothing.
-fn judge(log: &Written, shown: &super::opened_log::Shown, said: bool) {
+fn judge(log: &Written, shown: &opened_log::Shown, said: bool) {
     for (number, content) in &shown.events {
         let written = log.events.get(number);
         assert!(
