@@ -129,7 +129,8 @@ fn what_an_open_has_accepted_the_next_one_accepts() {
 }
 
 /// `snapshot`: a list of segments whose first events do not rise. Events are found in it by
-/// halving, so that eight of them were lost or not by the number of segments behind, at each open anew.
+/// halving, so that eight of them were lost or not by the number of segments behind, at each open
+/// anew.
 #[test]
 fn a_snapshot_whose_segments_are_not_in_order_is_not_believed() {
     snapshot::check(&[0x2c, 0x0e, 0x3f, 0x03, 0, 9, 0, 0, 0]);
