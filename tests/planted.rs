@@ -37,7 +37,7 @@ fn assert_sound(binary: &Path) {
     assert!(!knows_of_bugs(binary), "{}", binary.display());
 }
 
-/// Both sides: `tests/long/planted-bugs.sh` runs this test in a build with the feature.
+/// Both sides: `cargo test --features planted --test planted` asks a build with the feature.
 #[test]
 fn a_build_with_planted_bugs_runs_nothing_and_any_other_holds_none() {
     let binary = Path::new(env!("CARGO_BIN_EXE_forebay"));
