@@ -122,6 +122,10 @@ wal_format::planted_bugs! {
     RotAsTorn "rot-as-torn" "Proof in later segments does not count: rot reads as a torn tail.",
     NoKnownEnds "no-known-ends" "What an earlier open has left behind as torn is read again.",
     OpeningUnchecked "opening-unchecked" "A recovery that was cut short counts as complete.",
+    EraseBeforeRename "erase-before-rename"
+        "A dead segment that is used again loses its bytes before its name is gone for ever.",
+    ProofOfOpeningUnseen "proof-of-opening-unseen"
+        "A rotten Incarnation record counts as a recovery that was cut short, whatever proves it.",
     CopiedEndBelieved "copied-end-believed"
         "An Incarnation record that was copied with the tail says where the log ended.",
     IncarnationAgain "incarnation-again"

@@ -357,3 +357,8 @@ fn xfs_on_small_blocks_filled_by_the_channel_drains_and_goes_on() {
 fn ext4_on_small_blocks_filled_by_a_foreign_file_drains_and_goes_on() {
     filled_by_a_foreign_file(Kind::Ext4SmallBlocks);
 }
+
+#[test]
+fn xfs_on_small_blocks_filled_by_a_foreign_file_drains_and_goes_on() {
+    filled_by_a_foreign_file(Kind::XfsSmallBlocks);
+}

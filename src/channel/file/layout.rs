@@ -53,6 +53,11 @@ pub(super) fn spare_name(number: u32) -> String {
     format!("spare-{number:010}.wal")
 }
 
+/// The name of a prepared segment that is not finished.
+pub(super) fn unfinished_spare(number: u32) -> String {
+    format!("{}.new", spare_name(number))
+}
+
 /// A file of the log found in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {

@@ -3,6 +3,8 @@
 //! *Crash*: until the new segment's first group is synced nothing that was there has changed but
 //! names of prepared segments; afterwards the old segment ends where the snapshot says.
 
+mod room;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -116,16 +118,14 @@ pub(super) fn open_core(
         recovered,
     };
     opening.check_acceptable()?;
-    opening.sweep(&listing);
-    let spares = opening.usable_spares(&listing);
-    let next_number = listing
-        .segments
-        .iter()
-        .chain(&listing.spares)
-        .map(|f| f.number + 1)
-        .max()
-        .unwrap_or(0);
-    let core = opening.begin(channel_id, spares, next_number)?;
+    let numbered = listing.segments.iter().chain(&listing.spares);
+    let mut prepared = Prepared {
+        spares: opening.usable_spares(&listing),
+        next_number: numbered.map(|f| f.number + 1).max().unwrap_or(0),
+    };
+    opening.sweep(&listing, &mut prepared);
+    opening.make_room_for_a_start(&mut prepared);
+    let core = opening.begin(channel_id, prepared)?;
     Ok((Arc::new(core), locks, verdict))
 }
 
@@ -165,6 +165,12 @@ fn report(name: &str, recovered: &Recovered) {
     }
 }
 
+/// Prepared segments, and the number of the next.
+struct Prepared {
+    spares: Vec<Spare>,
+    next_number: u32,
+}
+
 struct Opening<'a> {
     name: &'a str,
     options: FileChannelOptions,
@@ -186,22 +192,6 @@ impl Opening<'_> {
                      channel: {why}; nothing was touched"
                 ),
             }),
-        }
-    }
-
-    /// Removes what nothing refers to. Failures only cost space.
-    fn sweep(&self, listing: &Listing) {
-        for path in listing
-            .unfinished
-            .iter()
-            .chain(self.recovered.leftovers.iter().map(|f| &f.path))
-        {
-            if let Err(error) = self.disk.remove(path) {
-                tracing::warn!(path = %path.display(), "cannot remove: {error}");
-            }
-        }
-        for path in &listing.foreign {
-            tracing::warn!(path = %path.display(), "not a file of this channel; left alone");
         }
     }
 
@@ -263,8 +253,7 @@ impl Opening<'_> {
     fn begin(
         &mut self,
         channel_id: [u8; 16],
-        mut spares: Vec<Spare>,
-        mut next_number: u32,
+        mut prepared: Prepared,
     ) -> Result<Core, OpenError> {
         let dir = &self.options.data_dirs[0].clone();
         let ownership = self.ownership(dir)?;
@@ -279,9 +268,8 @@ impl Opening<'_> {
             previous: self.recovered.last_believed(),
         };
         let mut last_error = None;
-        self.make_room_for_a_start(spares.is_empty());
         for _ in 0..ATTEMPTS {
-            let spare = match self.next_spare(&mut spares, &mut next_number) {
+            let spare = match self.next_spare(&mut prepared) {
                 Ok(spare) => spare,
                 Err(error) => {
                     last_error = Some(error);
@@ -292,11 +280,12 @@ impl Opening<'_> {
             match self.first_group(spare, &open) {
                 Ok((spare, writer, state)) => {
                     let incarnation = Incarnation { number, nonce };
-                    let short = spares.len() < SPARES_RESERVED && self.space_is_short();
+                    let few = prepared.spares.len() < SPARES_RESERVED;
+                    let short = few && self.space_is_short();
                     let short_of_space = short.then(|| "the disk is full".to_owned());
                     let pool = PoolState {
-                        ready: spares,
-                        next_number,
+                        ready: prepared.spares,
+                        next_number: prepared.next_number,
                         short_of_space,
                         ..PoolState::default()
                     };
@@ -324,48 +313,13 @@ impl Opening<'_> {
         ))
     }
 
-    /// With nothing prepared and no room to prepare: deletes what two durable snapshots have seen
-    /// without live events (INV-7), so that a full disk opens as often as one likes.
-    fn make_room_for_a_start(&mut self, nothing_prepared: bool) {
-        if !nothing_prepared || !self.space_is_short() {
-            return;
-        }
-        let segments = &mut self.recovered.segments;
-        let behind: Vec<u64> = segments.iter().skip(1).map(|s| s.first_sequence).collect();
-        let mut behind = behind.into_iter();
-        let state = &self.recovered.state;
-        let disk = &self.disk;
-        segments.retain(|segment| {
-            let end = behind.next();
-            let dead = end.is_some_and(|end| state.is_dead(segment.first_sequence, end, false));
-            if !dead || segment.covered < 2 {
-                return true;
-            }
-            match disk.remove(&segment.path) {
-                Ok(()) => false,
-                Err(error) => {
-                    tracing::warn!(path = %segment.path.display(), "cannot remove: {error}");
-                    true
-                }
-            }
-        });
-    }
-
-    /// Whether there is too little free space to give any away.
-    fn space_is_short(&self) -> bool {
-        let size = u64::from(self.options.segment_bytes());
-        let wanted = size + self.options.minimum_required_space;
-        let mut dirs = self.options.data_dirs.iter();
-        dirs.any(|dir| self.disk.space(dir).is_ok_and(|space| space.free < wanted))
-    }
-
-    fn next_spare(&self, spares: &mut Vec<Spare>, next_number: &mut u32) -> std::io::Result<Spare> {
-        let mut spare = if spares.is_empty() {
-            let spare = self.preparer.prepare(*next_number)?;
-            *next_number += 1;
+    fn next_spare(&self, prepared: &mut Prepared) -> std::io::Result<Spare> {
+        let mut spare = if prepared.spares.is_empty() {
+            let spare = self.preparer.prepare(prepared.next_number)?;
+            prepared.next_number += 1;
             spare
         } else {
-            spares.remove(0)
+            prepared.spares.remove(0)
         };
         self.preparer.activate(&mut spare)?;
         Ok(spare)

@@ -2,8 +2,9 @@
 //! allocates. A full disk meets the preparer and nobody else.
 //!
 //! *Crash*: a file named `*.new` was not finished and is removed at open; a spare is complete.
+//! On a full disk a file that holds nothing any more becomes a spare where it is.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wal_format::{SEGMENT_HEADER_BYTES, SegmentHeader};
@@ -40,6 +41,8 @@ pub(super) struct PoolState {
     /// Lowest number first.
     pub(super) ready: Vec<Spare>,
     pub(super) next_number: u32,
+    /// Files of dead segments, to be made into spares: they count as neither until then.
+    pub(super) reusable: Vec<PathBuf>,
     /// Why the last preparation was refused; cleared by the next that succeeds.
     pub(super) short_of_space: Option<String>,
     /// Whether the log says that puts are held back.
@@ -127,14 +130,99 @@ impl Preparer {
     /// a crash, a `*.new` file.
     pub(super) fn prepare(&self, number: u32) -> std::io::Result<Spare> {
         let dir = number as usize % self.dirs.len();
-        let new = self.dirs[dir].join(format!("{}.new", layout::spare_name(number)));
+        let new = self.dirs[dir].join(layout::unfinished_spare(number));
+        let file = self
+            .disk
+            .create_zeroed(&new, u64::from(self.size), self.backend)?;
+        self.finish(number, dir, &new, file)
+    }
+
+    /// Makes spare `number` of a whole file that holds nothing any more, which takes no space. Only
+    /// for a file that this process has never mapped: a slice of it may still be with a sink.
+    ///
+    /// # Durability
+    /// As [`Self::prepare`]; the old name is gone for ever before a byte of the file changes.
+    ///
+    /// # Errors
+    /// The file is as it was, also its name, or it is gone.
+    pub(super) fn reuse(&self, old: &Path, number: u32) -> std::io::Result<Spare> {
+        let parent = old.parent();
+        let dir = self.dirs.iter().position(|dir| Some(&**dir) == parent);
+        let file = self.disk.open(old, true, self.backend)?;
+        let (Some(dir), true) = (dir, file.len() == u64::from(self.size)) else {
+            return Err(std::io::Error::other("not a whole segment of this channel"));
+        };
+        let new = self.dirs[dir].join(layout::unfinished_spare(number));
+        if new != old {
+            self.disk.rename(old, &new)?;
+        }
+        let erase = || {
+            if !planted(Bug::EraseBeforeRename) {
+                self.disk.sync_dir(&self.dirs[dir])?;
+            }
+            let zeros = vec![0; 256 << 10];
+            let mut at = 0;
+            while at < self.size {
+                let left = (self.size - at) as usize;
+                file.store_at(u64::from(at), &[&zeros[..left.min(zeros.len())]])?;
+                at = at.saturating_add(zeros.len() as u32);
+            }
+            Ok(())
+        };
+        if let Err(error) = erase() {
+            let _ignored = self.disk.remove(&new);
+            return Err(error);
+        }
+        self.finish(number, dir, &new, file)
+    }
+
+    /// Headers, sync, name.
+    fn finish(
+        &self,
+        number: u32,
+        dir: usize,
+        new: &Path,
+        file: Arc<dyn DiskFile>,
+    ) -> std::io::Result<Spare> {
         let path = self.dirs[dir].join(layout::spare_name(number));
-        let salt = random::u64()?;
-        let header = SegmentHeader {
+        let name_it = || {
+            let salt = random::u64()?;
+            let header = self.header(number, salt);
+            file.store_at(0, &[&header])?;
+            file.store_at(u64::from(self.size - SEGMENT_HEADER_BYTES), &[&header])?;
+            if !planted(Bug::NoSyncSpare) {
+                file.sync()?;
+            }
+            self.disk.rename(new, &path)?;
+            if !planted(Bug::NoDirSyncSpare) {
+                self.disk.sync_dir(&self.dirs[dir])?;
+            }
+            Ok(salt)
+        };
+        match name_it() {
+            Ok(salt) => Ok(Spare {
+                number,
+                salt,
+                dir,
+                path,
+                size: self.size,
+                file,
+            }),
+            Err(error) => {
+                // Best effort: what stays is removed at the next open.
+                let _ignored = self.disk.remove(new);
+                let _ignored = self.disk.remove(&path);
+                Err(error)
+            }
+        }
+    }
+
+    fn header(&self, segment: u32, salt: u64) -> Vec<u8> {
+        SegmentHeader {
             incompatible: 0,
             compatible: 0,
             channel_id: self.channel_id,
-            segment: number,
+            segment,
             size: self.size,
             salt,
             prepared_at_ms: self.clock.wall_ms(),
@@ -142,36 +230,7 @@ impl Preparer {
             key_id: 0,
             compression_id: 0,
         }
-        .encode();
-        let file = self
-            .disk
-            .create_zeroed(&new, u64::from(self.size), self.backend)?;
-        let finish = || {
-            file.store_at(0, &[&header])?;
-            file.store_at(u64::from(self.size - SEGMENT_HEADER_BYTES), &[&header])?;
-            if !planted(Bug::NoSyncSpare) {
-                file.sync()?;
-            }
-            self.disk.rename(&new, &path)?;
-            if planted(Bug::NoDirSyncSpare) {
-                return Ok(());
-            }
-            self.disk.sync_dir(&self.dirs[dir])
-        };
-        if let Err(error) = finish() {
-            // Best effort: what stays is removed at the next open.
-            let _ignored = self.disk.remove(&new);
-            let _ignored = self.disk.remove(&path);
-            return Err(error);
-        }
-        Ok(Spare {
-            number,
-            salt,
-            dir,
-            path,
-            size: self.size,
-            file,
-        })
+        .encode()
     }
 
     /// Gives a spare its name as a segment; durable on `Ok`. Only then may it be stored to.

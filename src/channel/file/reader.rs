@@ -54,7 +54,12 @@ struct Reading<'a> {
     cold: Option<(u32, Arc<dyn DiskFile>)>,
     batch: TakenBatch,
     bytes: usize,
+    /// How often a frame was bad at first and good at the second look.
+    passing: u32,
 }
+
+/// Passing errors of reading in one take; a medium that has more is not to be asked again at once.
+const PASSING_MAX: u32 = 8;
 
 impl Core {
     /// Reads the events of `range` from `hint` on, until about `max_bytes` of bodies.
@@ -79,6 +84,7 @@ impl Core {
             cold: None,
             batch: TakenBatch::default(),
             bytes: 0,
+            passing: 0,
         };
         while place.want <= range.last.0
             && (reading.bytes < max_bytes || place.want == range.first.0)
@@ -424,9 +430,10 @@ impl Reading<'_> {
             durable,
         );
         let Ok(step) = scanner.step();
+        // It holds what was read wrong.
+        *self.window = None;
         let (why, resume) = match step {
-            // Readable after all: a passing error.
-            Step::Frame { .. } => return Ok(place),
+            Step::Frame { .. } => return self.readable_after_all(place),
             Step::Corrupt { why, resume, .. } => (why.to_string(), resume),
             Step::End { .. } | Step::Torn { .. } => ("no frame".to_owned(), None),
         };
@@ -435,10 +442,27 @@ impl Reading<'_> {
             resume = resume.unwrap_or(segment.end),
             "damaged frame ({why}), at or behind event {}", place.want
         );
-        *self.window = None;
         Ok(Place {
             offset: resume.unwrap_or(segment.end),
             ..place
+        })
+    }
+
+    /// A passing error: nothing is lost, the frame is read again.
+    fn readable_after_all(&mut self, place: Place) -> Result<Place, ChannelError> {
+        self.passing += 1;
+        if self.passing <= PASSING_MAX {
+            return Ok(place);
+        }
+        Err(ChannelError::Read {
+            channel: self.core.name.clone(),
+            segment: place.segment,
+            offset: place.offset,
+            reason: format!(
+                "{} reads in a row brought bad bytes at first and good ones at the second look; \
+                 nothing is lost, the take is to be repeated. Look after the disk and the memory",
+                self.passing
+            ),
         })
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! *Invariant* INV-7: a segment is deleted only when it holds no live event and the durable
 //! snapshots of two later segments say so. Deletion is lazy: after a while, or at once when space
-//! is needed. When space is short and dead segments lack coverage, the log rolls early onto a
-//! prepared segment; so a full disk always drains (INV-19).
+//! is needed; then files that an earlier process has written fill the reserve where they are. When
+//! space is short and dead segments lack coverage, the log rolls early onto a prepared segment; so a
+//! full disk always drains (INV-19).
 
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::options::{DEAD_SEGMENTS_KEPT, SPARES_RESERVED};
 use super::prepare::Spare;
 use super::segment::Segment;
 use crate::channel::ChannelError;
+use crate::env::sync::atomic::Ordering;
 use crate::event::SeqRange;
 use crate::planted::{Bug, planted};
 use wal_format::Record;
@@ -55,6 +57,7 @@ impl Core {
             first_sequence,
             end: wal_format::SEGMENT_HEADER_BYTES,
             hot: Some(std::sync::Arc::clone(&spare.file)),
+            was_mapped: true,
             covered: 0,
             dead_since: None,
         });
@@ -118,12 +121,16 @@ impl Core {
         (held || empty > 3) && (spares >= 2 || (spares == 1 && next_to_go))
     }
 
-    /// Deletes what may go. Errors are logged and tried again at the next call.
+    /// Deletes what may go, or hands it to the preparer. Errors are logged; what stays is removed
+    /// at the next open.
     pub(super) fn reclaim(&self) {
         let short = self.space_is_short();
-        let victims = self.take_victims(short);
+        let mut victims = self.take_victims(short);
         if victims.is_empty() {
             return;
+        }
+        if short {
+            self.keep_for_reuse(&mut victims);
         }
         for victim in &victims {
             tracing::debug!(channel = %self.name, segment = victim.number, "segment deleted");
@@ -141,6 +148,21 @@ impl Core {
         }
         self.spares.wake();
         self.room.raise();
+    }
+
+    /// On a full disk the reserve is filled with the files of dead segments where they are: what a
+    /// deletion frees is anybody's, and a new file may need more.
+    fn keep_for_reuse(&self, victims: &mut Vec<Segment>) {
+        let whole = u64::from(self.options.segment_bytes());
+        let mut pool = self.spares.lock();
+        victims.retain(|victim| {
+            let wanted = pool.ready.len() + pool.reusable.len() < SPARES_RESERVED;
+            let reuse = wanted && !victim.was_mapped && victim.len == whole;
+            if reuse {
+                pool.reusable.push(victim.path.clone());
+            }
+            !reuse
+        });
     }
 
     fn take_victims(&self, short: bool) -> Vec<Segment> {
@@ -199,13 +221,17 @@ impl Core {
 
     /// Prepares one segment; false when that was refused.
     pub(super) fn prepare_next(&self) -> bool {
-        let (number, ready) = {
-            let pool = self.spares.lock();
-            (pool.next_number, pool.ready.len())
+        let (number, ready, reusable) = {
+            let mut pool = self.spares.lock();
+            (pool.next_number, pool.ready.len(), pool.reusable.pop())
         };
-        let result = match self.space_refusal(number, ready) {
-            Some(reason) => Err(reason),
-            None => self.preparer.prepare(number).map_err(|e| e.to_string()),
+        let result = match (reusable, self.space_refusal(number, ready)) {
+            (Some(old), _) => self.preparer.reuse(&old, number).map_err(|e| {
+                tracing::warn!(path = %old.display(), "cannot be used again: {e}");
+                e.to_string()
+            }),
+            (None, Some(reason)) => Err(reason),
+            (None, None) => self.preparer.prepare(number).map_err(|e| e.to_string()),
         };
         match result {
             Ok(spare) => {
@@ -283,14 +309,23 @@ impl Core {
     pub(super) fn full(&self, events: u64) -> ChannelError {
         let counts = self.queue().counts();
         let used = counts.waiting + counts.leased + counts.committed + counts.reserved;
-        let disk = self.spares.lock().short_of_space.clone();
+        let pool = self.spares.lock();
+        let (disk, ready) = (pool.short_of_space.clone(), pool.ready.len());
+        drop(pool);
         let reason = if used + events > self.options.capacity {
             format!(
                 "{used} of its capacity of {} events are in use, {events} more do not fit",
                 self.options.capacity
             )
         } else {
-            disk.unwrap_or_else(|| "the next segment is still being prepared on disk".to_owned())
+            disk.unwrap_or_else(|| {
+                format!(
+                    "the next segment is still being prepared on disk ({ready} are ready, {} make \
+                     the reserve, the active one has room for {} bytes)",
+                    SPARES_RESERVED,
+                    self.active_room.load(Ordering::Acquire)
+                )
+            })
         };
         ChannelError::Full {
             channel: self.name.clone(),

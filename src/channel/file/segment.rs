@@ -22,6 +22,8 @@ pub(super) struct Segment {
     pub(super) end: u32,
     /// Open and mapped: the active segment and the one before.
     pub(super) hot: Option<Arc<dyn DiskFile>>,
+    /// Written by this process: slices of its map may still be with sinks.
+    pub(super) was_mapped: bool,
     /// How many durable snapshots of later segments saw it without live events.
     pub(super) covered: u8,
     /// Since when it holds no live event.

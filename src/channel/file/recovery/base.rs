@@ -13,11 +13,14 @@ pub(super) struct Base {
     pub(super) behind: u32,
 }
 
-/// Rows R1 to R6: whether this segment's snapshot may be believed.
-pub(super) fn try_base(file: &File) -> Option<Base> {
+/// Rows R1 to R6 and R9: whether the snapshot of the first of these segments may be believed. The
+/// others are those behind it.
+pub(super) fn try_base(files: &[File]) -> Option<Base> {
+    let file = files.first()?;
     let base = unbroken_or_not(file)?;
     let unchecked = planted(Bug::OpeningUnchecked);
-    if is_opening(&base.snapshot) && !unchecked && !opening_is_complete(file, &base.snapshot) {
+    let complete = || opening_is_complete(file, &base.snapshot) || is_proven_opening(files);
+    if is_opening(&base.snapshot) && !unchecked && !complete() {
         tracing::info!(
             segment = file.found.number,
             "an earlier recovery was cut short here; going back to what it read"
@@ -28,7 +31,7 @@ pub(super) fn try_base(file: &File) -> Option<Base> {
 }
 
 /// A snapshot that keeps the rules, whether or not what it opens is complete.
-pub(super) fn unbroken_or_not(file: &File) -> Option<Base> {
+fn unbroken_or_not(file: &File) -> Option<Base> {
     let (header, snapshot, behind) = read_snapshot(file)?;
     let record = Record::Snapshot(Box::new(snapshot));
     if let Some(why) = broken_by(&header, Some(&record)) {
@@ -48,13 +51,21 @@ pub(super) fn unbroken_or_not(file: &File) -> Option<Base> {
     })
 }
 
-/// Row R9: a watermark inside the segment tells that the sync of its first group had returned, so
-/// a hole in front of the Incarnation record is damage and no recovery that was cut short.
-pub(super) fn is_proven_opening(file: &File) -> bool {
+/// Row R9: a watermark that lies in the first of these segments, in a frame of any of them, tells
+/// that the sync of its first group had returned. So a hole in front of the Incarnation record is
+/// damage and no recovery that was cut short. To go back to an older base would be wrong: what
+/// that group has left behind for ever as torn might be believed.
+fn is_proven_opening(files: &[File]) -> bool {
+    let Some(first) = files.first() else {
+        return false;
+    };
+    let begin = Lsn::new(first.found.number, SEGMENT_HEADER_BYTES);
+    let inside = |mark: Lsn| mark.segment() == begin.segment() && mark > begin;
     let mut proven = false;
-    let begin = Lsn::new(file.found.number, SEGMENT_HEADER_BYTES);
-    for_each_frame(file, |header, _| proven |= header.watermark > begin);
-    proven && unbroken_or_not(file).is_some()
+    for file in files {
+        for_each_frame(file, |header, _| proven |= inside(header.watermark));
+    }
+    proven && !planted(Bug::ProofOfOpeningUnseen)
 }
 
 /// A good frame stands where the snapshot does, and is none that can be believed: not what an

@@ -57,7 +57,7 @@ pub(in crate::channel::file) fn read_remains(
     }
     let believable = (0..files.len())
         .rev()
-        .find_map(|at| Some((at, try_base(&files[at])?)));
+        .find_map(|at| Some((at, try_base(&files[at..])?)));
     let (at, base, unknown_below) = match believable {
         Some((at, base)) => (at, base, 0),
         None => match first_frame(&files) {

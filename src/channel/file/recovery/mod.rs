@@ -2,8 +2,9 @@
 //!
 //! *Algorithm*
 //! 1. The newest segment with a good snapshot is the base. A snapshot written at an open counts
-//!    only when its Incarnation record follows in an unbroken run of frames: until then the
-//!    frames between them are still being copied, and the originals are the truth.
+//!    only when its Incarnation record follows in an unbroken run of frames, or a watermark tells
+//!    that its first group was synced: until then the frames between them are still being copied,
+//!    and the originals are the truth.
 //! 2. Frames behind the snapshot are applied once a later frame's watermark proves them durable.
 //!    What is left over when the log ends are the *suspects*, `[W, X)`: valid in the page cache,
 //!    perhaps not on the medium (after a failed sync the cache shows what the disk lacks).
@@ -20,7 +21,7 @@
 //! | R6 | bad | - | none | roll was cut short: older base, segment contributes nothing |
 //! | R7 | none good, one segment, no proof | - | - | first open was cut short: fresh channel |
 //! | R8 | none good | - | - | refused, nothing touched |
-//! | R9 | opening snapshot, a hole before its Incarnation, no older base | - | later frame | damage: read on from it |
+//! | R9 | opening snapshot, a hole before its Incarnation | - | watermark in this segment | damage: read on from it |
 //!
 //! *Invariants*: INV-17, INV-18. *Crash* in recovery: the old segments are untouched, so the next
 //! open sees what this one saw.
@@ -41,7 +42,7 @@ pub(super) use self::base::is_opening;
 pub(super) use self::damaged::{Remains, read_remains};
 pub(super) use self::frames::{put_op, rebuild};
 
-use self::base::{has_other_snapshot, is_proven_opening, try_base, unbroken_or_not};
+use self::base::{has_other_snapshot, try_base};
 use self::replay::Replay;
 use self::scanned::{File, has_damage, open_file};
 use super::layout::{Found, Listing};
@@ -141,20 +142,11 @@ pub(super) fn read_log(
     while let Some((found, rest)) = older.split_last() {
         older = rest;
         files.insert(0, open_file(disk, found, channel_id)?);
-        if let Some(base) = try_base(&files[0]) {
+        if let Some(base) = try_base(&files) {
             let mut replay = Replay::new(&base);
             replay.scan(&files, &base)?;
             return Ok(replay.finish(&files, older, &base));
         }
-    }
-    if let Some(at) = (0..files.len())
-        .rev()
-        .find(|at| is_proven_opening(&files[*at]))
-        && let Some(base) = unbroken_or_not(&files[at])
-    {
-        let mut replay = Replay::new(&base);
-        replay.scan(&files[at..], &base)?;
-        return Ok(replay.finish(&files[at..], &listing.segments[..at], &base));
     }
     without_base(files)
 }

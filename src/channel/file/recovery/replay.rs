@@ -324,6 +324,7 @@ fn old_segment(found: &Found, reference: &SegmentRef) -> Segment {
             .end
             .min(u32::try_from(found.len).unwrap_or(u32::MAX)),
         hot: None,
+        was_mapped: false,
         covered: 0,
         dead_since: None,
     }

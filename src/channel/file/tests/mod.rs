@@ -20,6 +20,7 @@ mod findings;
 mod home;
 mod ownership;
 mod planted;
+mod reuse;
 mod review;
 mod salvage;
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use wal_format::{FrameHeader, FrameKind, Lsn};
+
 use super::super::options::SPARES_RESERVED;
 use super::super::*;
 use super::{batch, runtime, take_all};
@@ -228,10 +230,19 @@ fn a_failed_sync_is_never_repeated_by_whoever_holds_the_writer_next() {
     assert_eq!(channel.core.state().next_sequence, 1);
 }
 
-/// What an open has left behind as torn stays unbelieved when later snapshots rot, also when an
-/// open in between was cut short.
+/// What an open has left behind as torn stays unbelieved when the records rot that say so, also when
+/// an open in between was cut short.
 #[test]
 fn a_torn_tail_is_not_believed_later_when_the_snapshot_that_ended_it_rots() {
+    torn_tail_and_then_rot_in(FrameKind::Snapshot);
+}
+
+#[test]
+fn a_torn_tail_is_not_believed_later_when_the_incarnation_that_ended_it_rots() {
+    torn_tail_and_then_rot_in(FrameKind::Incarnation);
+}
+
+fn torn_tail_and_then_rot_in(kind: FrameKind) {
     let lazy = FileChannelOptions {
         sync: SyncMode::Os,
         ..options()
@@ -262,13 +273,35 @@ fn a_torn_tail_is_not_believed_later_when_the_snapshot_that_ended_it_rots() {
         let disk = disk.kill();
         let channel = open(&disk);
         assert_eq!(put(&channel, 4, 2), Some(range(5, 6)));
+        let newest = channel.core.table().segments.last().unwrap().clone();
         drop(channel);
-        let newest = segments(&disk).pop().unwrap();
-        disk.flip(&newest, 4096 + 100, 3).unwrap();
+        let at = frames(&disk, &newest)
+            .into_iter()
+            .find(|(_, header)| header.kind == kind);
+        let at = at.unwrap().0.offset() as usize;
+        // Behind the header of the frame, in what every record of the kind has.
+        disk.flip(&newest.path, at + 70, 3).unwrap();
         let found = take_all(&open(&disk.kill()));
         assert_eq!(found, ((0..6).collect(), Vec::new()), "cut {cut}");
     }
     assert!(cut_short > 0, "no cut left a segment without its snapshot");
+}
+
+fn frames(disk: &SimDisk, segment: &segment::Segment) -> Vec<(Lsn, FrameHeader)> {
+    let file = segment::open_cold(disk, segment).unwrap();
+    let mut scanner = wal_format::Scanner::new(
+        reader::Salvage(file.as_ref()),
+        segment.number,
+        segment.salt,
+        wal_format::SEGMENT_HEADER_BYTES,
+        segment.end,
+        Lsn(0),
+    );
+    let mut frames = Vec::new();
+    while let Ok(wal_format::Step::Frame { lsn, header, .. }) = scanner.step() {
+        frames.push((lsn, header));
+    }
+    frames
 }
 
 fn request(last: u64) -> SealRequest {
@@ -391,20 +424,9 @@ fn the_watermark_of_each_group_is_the_end_of_the_group_before() {
     assert!(ends.windows(2).all(|w| w[0] < w[1]), "the end moves");
     let segment = channel.core.table().segments.last().unwrap().clone();
     drop(channel);
-    let file = disk
-        .open(&segment.path, false, crate::env::disk::WriteBackend::Pwrite)
-        .unwrap();
-    let mut scanner = wal_format::Scanner::new(
-        reader::Salvage(file.as_ref()),
-        segment.number,
-        segment.salt,
-        wal_format::SEGMENT_HEADER_BYTES,
-        segment.end,
-        wal_format::Lsn(0),
-    );
     let mut puts = 0;
-    while let Ok(wal_format::Step::Frame { lsn, header, .. }) = scanner.step() {
-        if header.kind == wal_format::FrameKind::Put {
+    for (lsn, header) in frames(&disk, &segment) {
+        if header.kind == FrameKind::Put {
             assert_eq!(header.watermark, lsn, "each put was a group of its own");
             puts += 1;
         }

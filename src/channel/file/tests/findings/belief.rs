@@ -3,6 +3,7 @@
 use super::super::super::options::{SPARES_AHEAD, SPARES_RESERVED};
 use super::super::crash::{check, newest_segment, put_until_error};
 use super::*;
+use crate::env::disk_sim::{Call, Fault};
 
 /// A1: what a reopening shows after a failed sync is on the medium, although the page cache
 /// showed it before it was; and what is acknowledged behind it stands on firm ground.
@@ -113,6 +114,40 @@ fn a6_a_bad_sector_in_the_backlog_of_a_running_channel_is_named() {
     let gone: u64 = lost.iter().map(|r| r.count()).sum();
     assert!(gone > 0 && gone < 20, "{lost:?}");
     assert_eq!(found.len() as u64 + gone, all);
+}
+
+/// Reads that go wrong and are right at the second look cost no event; where they go on to do so,
+/// the take ends with an error and loses nothing, instead of looking again for ever.
+#[test]
+fn a6_a_passing_error_of_reading_loses_nothing_and_is_not_looked_at_for_ever() {
+    let (mut passed, mut given_up) = (0, 0);
+    for (every, pairs) in (3..9).flat_map(|every| [(every, 1), (every, 60)]) {
+        let disk = SimDisk::default();
+        let channel = open(&disk);
+        let all = 2 * put_until_error(&channel, 0, 200);
+        let oldest = segments(&disk).remove(0);
+        let name = oldest.file_name().unwrap().to_str().unwrap();
+        for pair in 0..pairs {
+            let fault = Fault::io(Call::Read).on(name).after(pair * every);
+            disk.inject(fault.times(2));
+        }
+        let dynamic: Arc<dyn Channel> = Arc::clone(&channel) as _;
+        let mut take = TakeTransaction::begin(dynamic, TakeMode::Batch).unwrap();
+        match take.take(777, 1 << 20) {
+            Ok(batch) if batch.lost.is_empty() => passed += 1,
+            // Both looks have met an error.
+            Ok(_) => continue,
+            Err(error) => {
+                given_up += 1;
+                assert!(error.to_string().contains("nothing is lost"), "{error}");
+            }
+        }
+        drop(take);
+        assert_eq!(channel.status().corrupt, 0);
+        drop(channel);
+        assert_eq!(take_all(&open(&disk.kill())), ((0..all).collect(), Vec::new()));
+    }
+    assert!(passed > 3 && given_up > 0, "{passed} passed, {given_up} given up");
 }
 
 /// A12 and 1.5: rot in a SEAL is never taken for "nothing was decided": the staged sinks are told
