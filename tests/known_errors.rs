@@ -144,3 +144,13 @@ fn a_number_near_the_last_one_in_an_old_segment_is_read_over() {
         "../fuzz/corpus/damaged_channel/last_number_of_all_in_an_old_segment"
     ));
 }
+
+/// `damaged_channel`: a frame whose body cannot be decoded, though its sums are right, and of which
+/// only events behind the bad one were wanted: the take looked at it for ever.
+#[test]
+fn a_take_that_wants_what_stands_behind_an_undecodable_event_ends() {
+    damaged_channel::check(&[
+        0x09, 0x05, 0x03, 0x00, 0x06, 0x6d, 0x7d, 0x08, 0x2e, 0x10, 0xa7, 0x6f, 0xfd, 0xfd, 0xfe,
+        0xdd, 0xf1, 0x4c, 0x9d,
+    ]);
+}

@@ -250,11 +250,7 @@ impl Opening<'_> {
     }
 
     /// Writes the first group of this incarnation and returns the channel's core.
-    fn begin(
-        &mut self,
-        channel_id: [u8; 16],
-        mut prepared: Prepared,
-    ) -> Result<Core, OpenError> {
+    fn begin(&mut self, channel_id: [u8; 16], mut prepared: Prepared) -> Result<Core, OpenError> {
         let dir = &self.options.data_dirs[0].clone();
         let ownership = self.ownership(dir)?;
         let number = self.recovered.last_incarnation() + 1;

@@ -89,7 +89,11 @@ impl Core {
         while place.want <= range.last.0
             && (reading.bytes < max_bytes || place.want == range.first.0)
         {
-            place = reading.step(place, range, max_bytes)?;
+            let next = reading.step(place, range, max_bytes)?;
+            if next == place {
+                reading.stands_still(place)?;
+            }
+            place = next;
         }
         let through = (place.want > range.first.0).then(|| Seq(place.want - 1));
         let hint = ReadHint {
@@ -246,13 +250,14 @@ impl Reading<'_> {
         let parsed = PutBody::parse(body, header.count).map_err(bad)?;
         let mut next = wanted.start;
         for (sequence, event) in (header.sequence..).zip(parsed.events()) {
-            if sequence < wanted.start {
-                continue;
-            }
             if sequence >= wanted.end || (self.bytes >= max_bytes && !self.batch.is_empty()) {
                 break;
             }
+            // Also of an event that is not wanted: nothing behind a bad one can be told apart.
             let event = event.map_err(bad)?;
+            if sequence < wanted.start {
+                continue;
+            }
             let mut headers = Headers::new();
             for (name, value) in event.headers() {
                 headers.set(name, value);
@@ -433,7 +438,7 @@ impl Reading<'_> {
         // It holds what was read wrong.
         *self.window = None;
         let (why, resume) = match step {
-            Step::Frame { .. } => return self.readable_after_all(place),
+            Step::Frame { .. } => return Ok(place),
             Step::Corrupt { why, resume, .. } => (why.to_string(), resume),
             Step::End { .. } | Step::Torn { .. } => ("no frame".to_owned(), None),
         };
@@ -448,11 +453,11 @@ impl Reading<'_> {
         })
     }
 
-    /// A passing error: nothing is lost, the frame is read again.
-    fn readable_after_all(&mut self, place: Place) -> Result<Place, ChannelError> {
+    /// A step that led nowhere: a passing error at most. Not to be repeated for ever.
+    fn stands_still(&mut self, place: Place) -> Result<(), ChannelError> {
         self.passing += 1;
         if self.passing <= PASSING_MAX {
-            return Ok(place);
+            return Ok(());
         }
         Err(ChannelError::Read {
             channel: self.core.name.clone(),

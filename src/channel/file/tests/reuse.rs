@@ -96,10 +96,16 @@ fn a_power_cut_at_any_step_of_a_reuse_leaves_a_sound_log_that_opens() {
         disk = full(&disk);
         drop(open(&disk).unwrap());
     }
-    assert!(cuts > 40, "{cuts} cuts, hardly any start found nothing prepared");
+    assert!(
+        cuts > 40,
+        "{cuts} cuts, hardly any start found nothing prepared"
+    );
 }
 
 fn names(disk: &SimDisk) -> String {
     let files = disk.files();
-    files.iter().map(|path| path.display().to_string()).collect()
+    files
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect()
 }

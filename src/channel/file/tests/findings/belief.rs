@@ -145,9 +145,15 @@ fn a6_a_passing_error_of_reading_loses_nothing_and_is_not_looked_at_for_ever() {
         drop(take);
         assert_eq!(channel.status().corrupt, 0);
         drop(channel);
-        assert_eq!(take_all(&open(&disk.kill())), ((0..all).collect(), Vec::new()));
+        assert_eq!(
+            take_all(&open(&disk.kill())),
+            ((0..all).collect(), Vec::new())
+        );
     }
-    assert!(passed > 3 && given_up > 0, "{passed} passed, {given_up} given up");
+    assert!(
+        passed > 3 && given_up > 0,
+        "{passed} passed, {given_up} given up"
+    );
 }
 
 /// A12 and 1.5: rot in a SEAL is never taken for "nothing was decided": the staged sinks are told
