@@ -108,8 +108,16 @@ impl Driver {
         }
     }
 
-    /// The process ends, and the next one opens the channel.
+    /// The process ends, and the next one opens the channel; by seed the open is disturbed once.
     pub(super) fn end(&mut self, end: End, random: &mut Random) -> Checked {
+        let seed = match self.keep {
+            Some(_) => UNDISTURBED,
+            None => random.next(),
+        };
+        self.end_and_open(end, random, seed)
+    }
+
+    fn end_and_open(&mut self, end: End, random: &mut Random, seed: u64) -> Checked {
         let way = match end {
             End::Close | End::Kill => Way::Kill,
             End::KillWithoutWriteBack => Way::KillWithoutWriteBack,
@@ -134,11 +142,6 @@ impl Driver {
         self.calls.clear();
         self.leases.clear();
         self.channel = None;
-        let seed = if self.keep.is_some() {
-            UNDISTURBED
-        } else {
-            random.next()
-        };
         self.reopen(image, way.narrow(&expect), seed)
     }
 
@@ -191,7 +194,8 @@ impl Driver {
     /// The end of a history: everything drains, a put goes through, and what is left is nothing.
     pub(crate) fn finish(&mut self) -> Checked {
         let mut random = Random::new(self.stats.steps);
-        self.end(End::Kill, &mut random)?;
+        // What a disturbed open has not met would meet the last put.
+        self.end_and_open(End::Kill, &mut random, UNDISTURBED)?;
         if self.setup.room.is_some() {
             self.disk.set_free(64 * SEGMENT);
         }
