@@ -154,3 +154,17 @@ fn a_take_that_wants_what_stands_behind_an_undecodable_event_ends() {
         0xdd, 0xf1, 0x4c, 0x9d,
     ]);
 }
+
+/// `damaged_channel`: a segment that was cut to its header and had held nothing but a snapshot left
+/// no gap in any numbers, and verify called the log sound there.
+#[test]
+fn a_segment_cut_between_two_frames_is_reported_by_verify() {
+    damaged_channel::check(&[0x4c, 5, 2, 0x0a, 0, 0, 0, 0x34, 0, 0x24, 0xe0, 0xe0, 0x24]);
+}
+
+/// `config_text`: `a.sinks.` was taken for `a.sinks`.
+#[test]
+fn a_list_with_a_dot_behind_it_is_no_list_and_is_named() {
+    let text = b"a.sources=s\n@type=netcat\na.sinks.= k\n&type=null\n";
+    config_text::check(text);
+}

@@ -227,16 +227,19 @@ impl Sorting<'_> {
                 .warning(&property.at, full, "has no value; ignored, as in Flume");
             return;
         }
-        let (word, below) = rest.split_once('.').unwrap_or((rest, ""));
+        let (word, below) = match rest.split_once('.') {
+            Some((word, below)) => (word, Some(below)),
+            None => (rest, None),
+        };
         let Some(word) = WORDS.into_iter().find(|known| *known == word) else {
             return self.unknown_word(property, full, word);
         };
-        if below.is_empty() {
+        let Some(below) = below else {
             if let Some(value) = self.resolve(property, full, value) {
                 self.lists.insert(word, (value, property.at.clone()));
             }
             return;
-        }
+        };
         match below.split_once('.') {
             Some((name, key)) if !name.is_empty() && !key.is_empty() => {
                 // Looked up later, and only where the component is listed.

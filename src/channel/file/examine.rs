@@ -308,6 +308,7 @@ fn one_segment(
         end: SEGMENT_HEADER_BYTES,
         ..SegmentReport::default()
     };
+    let damage_before = (report.damage.len(), seen.pending.clone());
     let told = ends.get(&found.number).and_then(|(told, _)| *told);
     if report.segments.is_empty() {
         // Where the log begins is known: damage of its first frames has numbers too.
@@ -329,6 +330,7 @@ fn one_segment(
             let scanner = scanner(file.as_ref(), found.number, salt, end, known);
             let mut ahead = check::Ahead::of(file.as_ref());
             scan(scanner, found, &mut ahead, &mut segment, seen, report);
+            note_cut(told, file_end, found, seen, report);
             if segment.state == "sealed" {
                 let behind = ahead.behind_seal(segment.end, file_end);
                 let behind = behind.map(|(at, why)| check::harmless(found, at, why));
@@ -341,7 +343,32 @@ fn one_segment(
             note(seen, report, found, 0, why, None);
         }
     }
+    let found_damage = (report.damage.len(), &seen.pending) != (damage_before.0, &damage_before.1);
+    if found_damage && check::has_gone(disk, &found.path) {
+        // A running agent has made a prepared segment of it while it was read.
+        report.damage.truncate(damage_before.0);
+        seen.pending = damage_before.1;
+        return;
+    }
     report.segments.push(segment);
+}
+
+/// A file that was cut between two frames holds no bad byte; later segments know where it ended.
+fn note_cut(
+    told: Option<SegmentRef>,
+    file_end: u32,
+    found: &Found,
+    seen: &mut Seen,
+    report: &mut LogReport,
+) {
+    let noted = |damage: &DamageReport| damage.segment == found.number && damage.resume.is_none();
+    let Some(told) = told.filter(|told| told.end > file_end.max(SEGMENT_HEADER_BYTES)) else {
+        return;
+    };
+    if !seen.pending.as_ref().is_some_and(noted) {
+        let why = format!("the file ends here, its frames went on to {}", told.end);
+        note(seen, report, found, file_end, why, None);
+    }
 }
 
 fn scan(

@@ -41,6 +41,8 @@ pub(super) struct PoolState {
     /// Lowest number first.
     pub(super) ready: Vec<Spare>,
     pub(super) next_number: u32,
+    /// Taken, and not yet in the table of segments.
+    pub(super) in_hand: usize,
     /// Files of dead segments, to be made into spares: they count as neither until then.
     pub(super) reusable: Vec<PathBuf>,
     /// Why the last preparation was refused; cleared by the next that succeeds.
@@ -99,6 +101,7 @@ impl SparePool {
         let spare = if pool.ready.is_empty() {
             None
         } else {
+            pool.in_hand += 1;
             Some(pool.ready.remove(0))
         };
         drop(pool);

@@ -61,6 +61,8 @@ impl Core {
             covered: 0,
             dead_since: None,
         });
+        let mut pool = self.spares.lock();
+        pool.in_hand = pool.in_hand.saturating_sub(1);
     }
 
     /// After a snapshot became durable: it covers every segment that it saw dead.
@@ -223,7 +225,9 @@ impl Core {
     pub(super) fn prepare_next(&self) -> bool {
         let (number, ready, reusable) = {
             let mut pool = self.spares.lock();
-            (pool.next_number, pool.ready.len(), pool.reusable.pop())
+            // One in hand may be counted twice, never not at all.
+            let ready = pool.ready.len() + pool.in_hand;
+            (pool.next_number, ready, pool.reusable.pop())
         };
         let result = match (reusable, self.space_refusal(number, ready)) {
             (Some(old), _) => self.preparer.reuse(&old, number).map_err(|e| {
