@@ -3,8 +3,8 @@
 //! *Invariant* INV-7: a segment is deleted only when it holds no live event and the durable
 //! snapshots of two later segments say so. Deletion is lazy: after a while, or at once when space
 //! is needed; then files that an earlier process has written fill the reserve where they are. When
-//! space is short and dead segments lack coverage, the log rolls early onto a prepared segment; so a
-//! full disk always drains (INV-19).
+//! space is short and dead segments lack coverage, the log rolls early onto a prepared segment; so
+//! a full disk always drains (INV-19).
 
 use std::time::Duration;
 

@@ -230,8 +230,8 @@ fn a_failed_sync_is_never_repeated_by_whoever_holds_the_writer_next() {
     assert_eq!(channel.core.state().next_sequence, 1);
 }
 
-/// What an open has left behind as torn stays unbelieved when the records rot that say so, also when
-/// an open in between was cut short.
+/// What an open has left behind as torn stays unbelieved when the records rot that say so, also
+/// when an open in between was cut short.
 #[test]
 fn a_torn_tail_is_not_believed_later_when_the_snapshot_that_ended_it_rots() {
     torn_tail_and_then_rot_in(FrameKind::Snapshot);
