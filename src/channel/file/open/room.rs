@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use super::{Opening, Prepared};
-use crate::channel::file::layout::Listing;
+use crate::channel::file::layout::{self, Listing};
 
 impl Opening<'_> {
     /// Removes what nothing refers to. Failures only cost space.
@@ -18,7 +18,7 @@ impl Opening<'_> {
             if self.is_wanting(prepared) && self.reuse(path, prepared) {
                 continue;
             }
-            if let Err(error) = self.disk.remove(path) {
+            if let Err(error) = layout::remove_if_there(self.disk.as_ref(), path) {
                 tracing::warn!(path = %path.display(), "cannot remove: {error}");
             }
         }
@@ -48,7 +48,8 @@ impl Opening<'_> {
             if prepared.spares.is_empty() && self.reuse(&segment.path, prepared) {
                 return false;
             }
-            match self.disk.remove(&segment.path) {
+            // A reuse that failed may have taken its name already.
+            match layout::remove_if_there(self.disk.as_ref(), &segment.path) {
                 Ok(()) => false,
                 Err(error) => {
                     tracing::warn!(path = %segment.path.display(), "cannot remove: {error}");

@@ -1,27 +1,13 @@
 //! A disk on which nothing new can be made: dead segments are used again where they are.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::super::examine::examine;
 use super::super::*;
+use super::findings::{SEGMENT, options};
 use super::{batch, take_all};
 use crate::env::clock;
 use crate::env::disk_sim::{Call, Fault, SimDisk};
-
-const SEGMENT: u64 = 64 << 10;
-
-fn options() -> FileChannelOptions {
-    FileChannelOptions {
-        data_dirs: vec![PathBuf::from("/data")],
-        max_file_size: SEGMENT,
-        minimum_required_space: 1 << 20,
-        keep_alive: Duration::from_millis(50),
-        keep_dead: Duration::ZERO,
-        ..FileChannelOptions::default()
-    }
-}
 
 /// Full: not even the space of a deleted file can be had again.
 fn full(disk: &SimDisk) -> SimDisk {

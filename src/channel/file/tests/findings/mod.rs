@@ -17,9 +17,9 @@ use crate::env::clock;
 use crate::env::disk::Disk;
 use crate::env::disk_sim::SimDisk;
 
-const SEGMENT: u64 = 64 << 10;
+pub(super) const SEGMENT: u64 = 64 << 10;
 
-fn options() -> FileChannelOptions {
+pub(super) fn options() -> FileChannelOptions {
     FileChannelOptions {
         data_dirs: vec![PathBuf::from("/data")],
         max_file_size: SEGMENT,
