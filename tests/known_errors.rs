@@ -168,3 +168,34 @@ fn a_list_with_a_dot_behind_it_is_no_list_and_is_named() {
     let text = b"a.sources=s\n@type=netcat\na.sinks.= k\n&type=null\n";
     config_text::check(text);
 }
+
+/// `config_text`: at the beginning of a line that goes on, a character that is white to Unicode and
+/// no blank to Java (a vertical tab, a no-break space) was lost.
+#[test]
+fn a_line_that_goes_on_begins_behind_the_blanks_of_java() {
+    let white = [
+        "\u{b}",
+        "\u{85}",
+        "\u{a0}",
+        "\u{3000}",
+        "\u{a0}\u{a0}",
+        "\t\u{b} ",
+    ];
+    for white in white {
+        for end in ["\n", "\r", "\r\n"] {
+            let text =
+                format!("a.sources=s\n@type=net\\{end}{white}cat\\{end}{white}\n@port={white}1");
+            config_text::check(text.as_bytes());
+        }
+    }
+}
+
+/// `damaged_channel`: bytes left over in the last frame, with right sums, were an error only to takes
+/// that wanted events behind it: a channel that had delivered everything failed at the next put.
+#[test]
+fn a_frame_with_bytes_left_over_is_bad_for_every_take() {
+    damaged_channel::check(&[
+        0x07, 0x01, 0xfc, 0xfd, 0xfd, 0xfd, 0xfd, 0xfd, 0x7e, 0xfd, 0xfd, 0xfd, 0xfd, 0xfd, 0xfd,
+        0x02, 0x19, 0x63, 0x19, 0xfa,
+    ]);
+}

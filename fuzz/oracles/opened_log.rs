@@ -64,14 +64,20 @@ pub(crate) fn check(disk: &SimDisk, dirs: &[PathBuf], lies: bool) -> Option<Show
     let files = segments(&image);
     let channel = open_metered(&image, dirs, &files).expect("refused what an open has left behind");
     let again = take_all(&channel);
-    if std::env::var_os("FOREBAY_EXPLAIN").is_some() {
-        eprintln!("opened: {shown:#?}\nopened again: {again:#?}");
-    }
+    explain("opened", &shown);
+    explain("opened again", &again);
     same(&shown, &again);
     if again.error.is_none() {
         put_one(&channel, &again, lies);
     }
     Some(shown)
+}
+
+/// For whoever looks at one input: `FOREBAY_EXPLAIN=1 TARGET FILE`.
+fn explain(what: &str, shown: &Shown) {
+    if std::env::var_os("FOREBAY_EXPLAIN").is_some() {
+        eprintln!("{what}: {shown:#?}");
+    }
 }
 
 fn segments(disk: &SimDisk) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -265,6 +271,7 @@ fn put_one(channel: &SteppedChannel, shown: &Shown, lies: bool) {
     let range = put.expect("a put");
     assert_eq!(range.map(|r| (r.first.0, r.last.0)), Some((next, next)));
     let after = take_all(channel);
+    explain("with a new event", &after);
     let content = (Vec::new(), b"new".to_vec());
     assert_eq!(after.events.get(&next), Some(&content), "the new event");
     assert_eq!(after.events.len(), shown.events.len() + 1, "and the others");

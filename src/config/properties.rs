@@ -57,7 +57,7 @@ pub fn parse(bytes: &[u8], file: &Arc<str>, found: &mut Diagnostics) -> Vec<Prop
     // A file that ends in a continuation mark would lose its last property in the parser.
     text.push('\n');
     let natural = natural_lines(&text);
-    let joined = join_surrogates(&text);
+    let joined = for_the_parser(&text);
     let mut properties: Vec<Property> = Vec::new();
     // Lines are read in pairs, since a property reaches to where the next logical line begins.
     let mut lines =
@@ -104,8 +104,10 @@ pub fn parse(bytes: &[u8], file: &Arc<str>, found: &mut Diagnostics) -> Vec<Prop
     properties
 }
 
-/// Characters beyond `\uffff` stand as two escapes; the parser knows only those that are one.
-fn join_surrogates(text: &str) -> String {
+/// The text as the parser needs it to read what Java reads: characters beyond `\uffff` stand as two
+/// escapes, and it knows only those that are one; at the beginning of a line that goes on, it skips
+/// whatever Unicode calls white.
+fn for_the_parser(text: &str) -> String {
     let mut joined = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
@@ -117,12 +119,33 @@ fn join_surrogates(text: &str) -> String {
             continue;
         }
         // The next character is escaped and begins no escape of its own.
-        let skipped = escape[1..].chars().next().map_or(1, |c| 1 + c.len_utf8());
-        joined.push_str(&escape[..skipped]);
-        rest = &escape[skipped..];
+        let skipped = match escape[1..].chars().next() {
+            Some('\r') if escape[2..].starts_with('\n') => 3,
+            next => next.map_or(1, |c| 1 + c.len_utf8()),
+        };
+        let (escape, behind) = escape.split_at(skipped);
+        joined.push_str(escape);
+        rest = behind;
+        if escape.ends_with(['\r', '\n']) {
+            rest = keep_white(rest, &mut joined);
+        }
     }
     joined.push_str(rest);
     joined
+}
+
+/// Takes the blanks of Java at the beginning of `line`, and a white character behind them as an
+/// escape. Returns what follows.
+fn keep_white<'a>(line: &'a str, joined: &mut String) -> &'a str {
+    let behind = line.trim_start_matches([' ', '\t', '\x0c']);
+    joined.push_str(&line[..line.len() - behind.len()]);
+    match behind.chars().next() {
+        Some(c) if c.is_whitespace() && !matches!(c, '\r' | '\n') => {
+            joined.push_str(&format!("\\u{:04x}", u32::from(c)));
+            &behind[c.len_utf8()..]
+        }
+        _ => behind,
+    }
 }
 
 /// The character of two escapes at the beginning of `text`, and what follows them.

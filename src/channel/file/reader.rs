@@ -249,12 +249,21 @@ impl Reading<'_> {
         };
         let parsed = PutBody::parse(body, header.count).map_err(bad)?;
         let mut next = wanted.start;
-        for (sequence, event) in (header.sequence..).zip(parsed.events()) {
+        let end = header.sequence.saturating_add(header.count.into());
+        let mut events = parsed.events();
+        for sequence in header.sequence..end {
             if sequence >= wanted.end || (self.bytes >= max_bytes && !self.batch.is_empty()) {
                 break;
             }
             // Also of an event that is not wanted: nothing behind a bad one can be told apart.
-            let event = event.map_err(bad)?;
+            let Some(event) = events.next().transpose().map_err(bad)? else {
+                break;
+            };
+            if sequence + 1 == end {
+                // Bytes that are left over come as an error behind the last event. The frame is
+                // bad, whether or not more than it holds is wanted.
+                events.next().transpose().map_err(bad)?;
+            }
             if sequence < wanted.start {
                 continue;
             }
@@ -464,7 +473,7 @@ impl Reading<'_> {
             segment: place.segment,
             offset: place.offset,
             reason: format!(
-                "{} reads in a row brought bad bytes at first and good ones at the second look; \
+                "{} reads of one take brought bad bytes at first and good ones at the second look; \
                  nothing is lost, the take is to be repeated. Look after the disk and the memory",
                 self.passing
             ),

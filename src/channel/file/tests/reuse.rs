@@ -88,6 +88,65 @@ fn a_power_cut_at_any_step_of_a_reuse_leaves_a_sound_log_that_opens() {
     );
 }
 
+/// INV-19: a reuse that fails at any of its calls costs room at most. The log stays sound, and no
+/// segment stands in the table whose file has gone.
+#[test]
+fn an_error_at_any_call_of_a_reuse_leaves_a_sound_log_that_opens() {
+    let mut disk = begun();
+    let mut refused = 0;
+    for _ in 0..12 {
+        if !names(&disk).contains("spare-") {
+            for (call, after) in calls() {
+                let sick = full(&disk);
+                sick.inject(Fault::io(call).after(after));
+                let opened = open(&sick);
+                refused += u32::from(opened.is_err());
+                if let Ok(channel) = opened {
+                    every_segment_has_its_file(&channel, &sick);
+                }
+                for found in [sick.kill(), sick.crash(u64::from(after))] {
+                    let context = format!("{call:?} fails after {after}");
+                    let report = examine(&found, &options().data_dirs, |_, _| {}).unwrap();
+                    assert!(report.is_sound(), "{context}: {:?}", report.damage);
+                    found.set_free(16 * SEGMENT);
+                    let channel = open(&found).unwrap_or_else(|e| panic!("{context}: {e}"));
+                    assert_eq!(take_all(&channel).0, [0, 1, 2], "{context}");
+                }
+            }
+        }
+        disk = full(&disk);
+        drop(open(&disk).unwrap());
+    }
+    assert!(refused > 20, "only {refused} starts met their error");
+}
+
+/// The channel's own threads may delete some meanwhile.
+fn every_segment_has_its_file(channel: &FileChannel, disk: &SimDisk) {
+    let before = channel.core.table().segments.clone();
+    let files = disk.files();
+    let after = channel.core.table();
+    for segment in before
+        .iter()
+        .filter(|s| after.by_number(s.number).is_some())
+    {
+        assert!(files.contains(&segment.path), "{:?} has gone", segment.path);
+    }
+}
+
+fn calls() -> impl Iterator<Item = (Call, u32)> {
+    let calls = [
+        Call::Open,
+        Call::Rename,
+        Call::SyncDir,
+        Call::Store,
+        Call::Sync,
+        Call::Remove,
+    ];
+    calls
+        .into_iter()
+        .flat_map(|call| (0..12).map(move |after| (call, after)))
+}
+
 fn names(disk: &SimDisk) -> String {
     let files = disk.files();
     files
