@@ -263,8 +263,6 @@ impl<R: ReadAt> Scanner<R> {
                 if let Some(block) = block.filter(|b| sum_is_right(b, self.salt, lsn)) {
                     behind = behind_frame(at, claimed_body_len(block));
                 }
-                let zero = bytes.iter().all(|&b| b == 0);
-                let why = if zero { FrameError::Zero } else { why };
                 return Ok(Err(Bad {
                     at,
                     why,

@@ -536,6 +536,31 @@ fn no_verdict_hangs_on_bytes_that_cannot_be_read() {
 }
 
 #[test]
+fn a_proof_behind_bytes_that_cannot_be_read_is_a_proof() {
+    let mut image = Image::new(1 << 16);
+    for _ in 0..20 {
+        // Only frames behind the third block say that anything was durable.
+        let own = crate::code::narrow(image.used);
+        image.put(&[1; 1000], if own < 3 * 4096 { BEGIN } else { own });
+    }
+    let rotten = image.frames[1];
+    image.bytes[widen(rotten) + 64] ^= 1;
+    let bad = RefCell::new(vec![2]);
+    let reader = BadBlocks {
+        bytes: &image.bytes,
+        bad: &bad,
+    };
+    let mut scanner = Scanner::new(reader, SEGMENT, SALT, rotten, image.end(), Lsn(0));
+    let corrupt = Corrupt(rotten, FrameError::BodyChecksum, Some(image.frames[2]));
+    assert_eq!(scanner.step().map(seen), Ok(corrupt));
+    assert_eq!(scanner.step().map(seen), Ok(Frame(image.frames[2])));
+    assert!(
+        scanner.step().is_err(),
+        "the next frame reaches into the bad block"
+    );
+}
+
+#[test]
 fn the_last_byte_that_is_not_zero_is_found_at_every_place() {
     for len in [0, 1, 255, 256, 257, 700] {
         let mut bytes = vec![0; len];
