@@ -199,3 +199,13 @@ fn a_frame_with_bytes_left_over_is_bad_for_every_take() {
         0x02, 0x19, 0x63, 0x19, 0xfa,
     ]);
 }
+
+/// `damaged_channel`: a frame of an old segment, with right sums, claimed numbers that came later: a
+/// take of the events that really got them looked there first, and failed.
+#[test]
+fn a_frame_that_claims_numbers_of_a_later_segment_is_passed_over() {
+    damaged_channel::check(&[
+        0x1c, 0xff, 0xff, 0xff, 0x05, 0x8e, 0x42, 0xfe, 0xff, 0x24, 0xfe, 0xe9, 0x72, 0x9c, 0x63,
+        0x63, 0x63, 0x0b, 0xf1, 0x63, 0x63, 0x0b, 0xf1,
+    ]);
+}

@@ -536,6 +536,20 @@ fn no_verdict_hangs_on_bytes_that_cannot_be_read() {
 }
 
 #[test]
+fn zeros_that_could_not_be_read_at_first_are_the_end_once_they_can() {
+    let image = Image::new(1 << 16);
+    let bad = RefCell::new(vec![8]);
+    let reader = BadBlocks {
+        bytes: &image.bytes,
+        bad: &bad,
+    };
+    let mut scanner = Scanner::new(reader, SEGMENT, SALT, BEGIN, image.end(), Lsn(0));
+    assert!(scanner.step().is_err());
+    bad.borrow_mut().clear();
+    assert_eq!(scanner.step().map(seen), Ok(End(BEGIN)));
+}
+
+#[test]
 fn a_proof_behind_bytes_that_cannot_be_read_is_a_proof() {
     let mut image = Image::new(1 << 16);
     for _ in 0..20 {

@@ -196,16 +196,16 @@ impl Reading<'_> {
                 ..place
             });
         }
+        let behind = self.core.table().after(segment.number);
+        if behind.is_some_and(|after| after.first_sequence <= header.sequence) {
+            // A number of a later segment, by a writer that was wrong: neither events nor a hole.
+            return Ok(Place {
+                offset: next,
+                ..place
+            });
+        }
         let mut want = place.want;
         if header.sequence > want {
-            let behind = self.core.table().after(segment.number);
-            if behind.is_some_and(|after| after.first_sequence <= header.sequence) {
-                // A number of a later segment, by a writer that was wrong: it tells of no hole.
-                return Ok(Place {
-                    offset: next,
-                    ..place
-                });
-            }
             // A hole in front of this frame: what is missing was lost.
             self.lost(want, (header.sequence - 1).min(range.last.0));
             want = header.sequence;
