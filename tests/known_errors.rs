@@ -190,8 +190,8 @@ fn a_line_that_goes_on_begins_behind_the_blanks_of_java() {
     }
 }
 
-/// `damaged_channel`: bytes left over in the last frame, with right sums, were an error only to takes
-/// that wanted events behind it: a channel that had delivered everything failed at the next put.
+/// `damaged_channel`: bytes left over in the last frame, with right sums, were an error only to
+/// takes that wanted events behind it: all was delivered, and takes failed from the next put on.
 #[test]
 fn a_frame_with_bytes_left_over_is_bad_for_every_take() {
     damaged_channel::check(&[
@@ -200,8 +200,8 @@ fn a_frame_with_bytes_left_over_is_bad_for_every_take() {
     ]);
 }
 
-/// `damaged_channel`: a frame of an old segment, with right sums, claimed numbers that came later: a
-/// take of the events that really got them looked there first, and failed.
+/// `damaged_channel`: a frame of an old segment, with right sums, claimed numbers that came later:
+/// a take of the events that really got them looked there first, and failed.
 #[test]
 fn a_frame_that_claims_numbers_of_a_later_segment_is_passed_over() {
     damaged_channel::check(&[

@@ -69,3 +69,31 @@ impl Window {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A segment of zeros that is as large as anyone asks for.
+    struct Zeros;
+
+    impl ReadAt for Zeros {
+        type Error = core::convert::Infallible;
+
+        fn read_at(&mut self, _: u32, buf: &mut [u8]) -> Result<(), Self::Error> {
+            buf.fill(0);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_window_that_a_large_frame_has_grown_shrinks_behind_it() {
+        let mut window = Window::default();
+        let end = 16 * WINDOW_BYTES;
+        let Ok(frame) = window.load(&mut Zeros, 0, 3 * WINDOW_BYTES, end);
+        assert_eq!(frame.len(), widen(3 * WINDOW_BYTES));
+        let Ok(next) = window.load(&mut Zeros, 3 * WINDOW_BYTES, 1, end);
+        assert_eq!(next.len(), 1);
+        assert!(window.bytes.capacity() < widen(2 * WINDOW_BYTES));
+    }
+}
