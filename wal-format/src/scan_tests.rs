@@ -82,6 +82,17 @@ impl Image {
     fn scan(&self) -> Vec<Seen> {
         self.scan_from(BEGIN, 0)
     }
+
+    /// A scan of a disk whose blocks in `bad` cannot be read.
+    fn with_bad_blocks<'a>(
+        &'a self,
+        begin: u32,
+        bad: &'a RefCell<Vec<u32>>,
+    ) -> Scanner<BadBlocks<'a>> {
+        let bytes = &self.bytes;
+        let reader = BadBlocks { bytes, bad };
+        Scanner::new(reader, SEGMENT, SALT, begin, self.end(), Lsn(0))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -457,11 +468,7 @@ fn an_unreadable_block_costs_its_own_frames_only_and_can_be_retried() {
         image.put(&[1; 1000], watermark);
     }
     let bad = RefCell::new(vec![10]);
-    let reader = BadBlocks {
-        bytes: &image.bytes,
-        bad: &bad,
-    };
-    let mut scanner = Scanner::new(reader, SEGMENT, SALT, BEGIN, image.end(), Lsn(0));
+    let mut scanner = image.with_bad_blocks(BEGIN, &bad);
     let mut seen_frames = vec![];
     let mut errors = 0;
     loop {
@@ -518,11 +525,7 @@ fn no_verdict_hangs_on_bytes_that_cannot_be_read() {
             .filter(|b| *b != torn / 4096)
             .collect(),
     );
-    let reader = BadBlocks {
-        bytes: &image.bytes,
-        bad: &bad,
-    };
-    let mut scanner = Scanner::new(reader, SEGMENT, SALT, torn, image.end(), Lsn(0));
+    let mut scanner = image.with_bad_blocks(torn, &bad);
     assert!(scanner.step().is_err());
     bad.borrow_mut().clear();
     assert_eq!(
@@ -539,11 +542,7 @@ fn no_verdict_hangs_on_bytes_that_cannot_be_read() {
 fn zeros_that_could_not_be_read_at_first_are_the_end_once_they_can() {
     let image = Image::new(1 << 16);
     let bad = RefCell::new(vec![8]);
-    let reader = BadBlocks {
-        bytes: &image.bytes,
-        bad: &bad,
-    };
-    let mut scanner = Scanner::new(reader, SEGMENT, SALT, BEGIN, image.end(), Lsn(0));
+    let mut scanner = image.with_bad_blocks(BEGIN, &bad);
     assert!(scanner.step().is_err());
     bad.borrow_mut().clear();
     assert_eq!(scanner.step().map(seen), Ok(End(BEGIN)));
@@ -560,11 +559,7 @@ fn a_proof_behind_bytes_that_cannot_be_read_is_a_proof() {
     let rotten = image.frames[1];
     image.bytes[widen(rotten) + 64] ^= 1;
     let bad = RefCell::new(vec![2]);
-    let reader = BadBlocks {
-        bytes: &image.bytes,
-        bad: &bad,
-    };
-    let mut scanner = Scanner::new(reader, SEGMENT, SALT, rotten, image.end(), Lsn(0));
+    let mut scanner = image.with_bad_blocks(rotten, &bad);
     let corrupt = Corrupt(rotten, FrameError::BodyChecksum, Some(image.frames[2]));
     assert_eq!(scanner.step().map(seen), Ok(corrupt));
     assert_eq!(scanner.step().map(seen), Ok(Frame(image.frames[2])));
