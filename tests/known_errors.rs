@@ -209,3 +209,10 @@ fn a_frame_that_claims_numbers_of_a_later_segment_is_passed_over() {
         0x63, 0x63, 0x0b, 0xf1, 0x63, 0x63, 0x0b, 0xf1,
     ]);
 }
+
+/// `damaged_channel`: a segment was cut in front of its seal, and the record of the next segment
+/// that names its end was damaged: verify told the second damage and was silent of the first.
+#[test]
+fn a_segment_without_its_seal_whose_end_nothing_tells_is_reported_by_verify() {
+    damaged_channel::check(b"seg\0\0\0t-00000000.wa.wal\xc5");
+}

@@ -5,22 +5,22 @@
 //! because damage needs a later frame as proof.
 
 mod check;
+mod told;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 use wal_format::{
-    FrameHeader, FrameKind, Lsn, PutBody, Record, SEGMENT_HEADER_BYTES, Scanner, SegmentHeader,
-    SegmentRef, Step,
+    FrameHeader, FrameKind, Lsn, PutBody, Record, SEGMENT_HEADER_BYTES, Scanner, SegmentRef, Step,
 };
 
-use super::layout::{self, Found, Listing};
+use self::told::{AllTold, open_told, scanner};
+use super::layout::{self, Found};
 use super::range_set::RangeSet;
 use super::reader::Salvage;
-use super::segment::read_header;
 use super::state::is_numbered;
-use crate::env::disk::{Disk, DiskFile, WriteBackend};
+use crate::env::disk::Disk;
 
 /// What one segment holds.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -158,17 +158,12 @@ fn examine_once(
         foreign: listing.foreign.clone(),
         ..LogReport::default()
     };
-    let ends = told(disk, &listing);
+    let told = AllTold::read(disk, &listing);
     let total = listing.segments.iter().map(|f| f.len).sum();
     let mut seen = Seen::default();
     let mut read = 0;
-    let known = ends
-        .values()
-        .map(|(_, watermark)| *watermark)
-        .max()
-        .unwrap_or(Lsn(0));
     for found in &listing.segments {
-        one_segment(disk, found, &ends, known, &mut seen, &mut report);
+        one_segment(disk, found, &told, &mut seen, &mut report);
         read += found.len;
         progress(read, total);
     }
@@ -189,114 +184,10 @@ fn show(dirs: &[PathBuf]) -> String {
         .join(", ")
 }
 
-/// What later snapshots and opens say of a segment, and the highest watermark in it.
-type Told = BTreeMap<u32, (Option<SegmentRef>, Lsn)>;
-
-/// Segments whose opening was cut short say nothing.
-fn told(disk: &dyn Disk, listing: &Listing) -> Told {
-    let mut ends = Told::new();
-    for found in &listing.segments {
-        let Ok((file, header)) = open(disk, &found.path) else {
-            continue;
-        };
-        let mut scanner = scanner(
-            file.as_ref(),
-            found.number,
-            header.salt,
-            frames_end(found, &header),
-            Lsn(0),
-        );
-        let mut high = Lsn(0);
-        while let Some((header, record)) = next_record(&mut scanner) {
-            high = high.max(header.watermark);
-            let references = match record {
-                Some(Record::Snapshot(s)) => s.segments,
-                Some(Record::Incarnation(open)) => open.previous.into_iter().collect(),
-                _ => Vec::new(),
-            };
-            for reference in references {
-                ends.entry(reference.segment).or_insert((None, Lsn(0))).0 = Some(reference);
-            }
-        }
-        ends.entry(found.number).or_insert((None, Lsn(0))).1 = high;
-    }
-    ends
-}
-
-/// A file that was cut has no second header; its frames may reach its end.
-fn frames_end(found: &Found, header: &SegmentHeader) -> u32 {
-    let len = u32::try_from(found.len).unwrap_or(u32::MAX);
-    header.frames_end().min(len).max(SEGMENT_HEADER_BYTES)
-}
-
-fn open(
-    disk: &dyn Disk,
-    path: &Path,
-) -> Result<(std::sync::Arc<dyn DiskFile>, SegmentHeader), String> {
-    let file = disk
-        .open(path, false, WriteBackend::Pwrite)
-        .map_err(|e| e.to_string())?;
-    let header = read_header(file.as_ref())?;
-    Ok((file, header))
-}
-
-/// The same where both copies of the header are bad and a later segment tells the salt.
-fn open_told(
-    disk: &dyn Disk,
-    found: &Found,
-    told: Option<SegmentRef>,
-) -> Result<(std::sync::Arc<dyn DiskFile>, u64, u32), String> {
-    match (open(disk, &found.path), told) {
-        (Ok((file, header)), _) => Ok((file, header.salt, frames_end(found, &header))),
-        (Err(_), Some(told)) => {
-            let file = disk.open(&found.path, false, WriteBackend::Pwrite);
-            let end = u32::try_from(found.len).unwrap_or(u32::MAX);
-            file.map(|file| (file, told.salt, end.max(SEGMENT_HEADER_BYTES)))
-                .map_err(|e| e.to_string())
-        }
-        (Err(why), None) => Err(why),
-    }
-}
-
-fn scanner(
-    file: &dyn DiskFile,
-    segment: u32,
-    salt: u64,
-    end: u32,
-    known: Lsn,
-) -> Scanner<Salvage<'_>> {
-    Scanner::new(
-        Salvage(file),
-        segment,
-        salt,
-        SEGMENT_HEADER_BYTES,
-        end,
-        known,
-    )
-}
-
-/// The next good frame, with its record when it is a control frame.
-fn next_record(scanner: &mut Scanner<Salvage<'_>>) -> Option<(FrameHeader, Option<Record>)> {
-    loop {
-        let Ok(step) = scanner.step();
-        match step {
-            Step::Frame { header, body, .. } => {
-                let record = Record::decode(header.kind, body).ok();
-                return Some((header, record));
-            }
-            Step::Corrupt {
-                resume: Some(_), ..
-            } => {}
-            Step::Corrupt { .. } | Step::End { .. } | Step::Torn { .. } => return None,
-        }
-    }
-}
-
 fn one_segment(
     disk: &dyn Disk,
     found: &Found,
-    ends: &Told,
-    known: Lsn,
+    all: &AllTold,
     seen: &mut Seen,
     report: &mut LogReport,
 ) {
@@ -309,7 +200,7 @@ fn one_segment(
         ..SegmentReport::default()
     };
     let damage_before = (report.damage.len(), seen.pending.clone());
-    let told = ends.get(&found.number).and_then(|(told, _)| *told);
+    let told = all.end_of(found.number);
     if report.segments.is_empty() {
         // Where the log begins is known: damage of its first frames has numbers too.
         seen.next_sequence = match found.number {
@@ -323,7 +214,7 @@ fn one_segment(
             check::headers(file.as_ref(), found, report);
             let end = told.map(|told| told.end);
             // Where the end is known, that much was durable; behind it there is nothing to miss.
-            let known = end.map_or(known, |end| Lsn::new(found.number, end));
+            let known = end.map_or(all.durable, |end| Lsn::new(found.number, end));
             let end = end
                 .map_or(file_end, |end| end.min(file_end))
                 .max(SEGMENT_HEADER_BYTES);
@@ -331,6 +222,9 @@ fn one_segment(
             let mut ahead = check::Ahead::of(file.as_ref());
             scan(scanner, found, &mut ahead, &mut segment, seen, report);
             note_cut(told, file_end, found, seen, report);
+            if segment.state == "open" && all.end_is_missing(found.number) {
+                note_missing_end(found, segment.end, seen, report);
+            }
             if segment.state == "sealed" {
                 let behind = ahead.behind_seal(segment.end, file_end);
                 let behind = behind.map(|(at, why)| check::harmless(found, at, why));
@@ -368,6 +262,15 @@ fn note_cut(
     if !seen.pending.as_ref().is_some_and(noted) {
         let why = format!("the file ends here, its frames went on to {}", told.end);
         note(seen, report, found, file_end, why, None);
+    }
+}
+
+/// What follows may be gone; the numbers of the next frame tell whether anything is.
+fn note_missing_end(found: &Found, end: u32, seen: &mut Seen, report: &mut LogReport) {
+    let noted = |damage: &DamageReport| damage.segment == found.number && damage.resume.is_none();
+    if !seen.pending.as_ref().is_some_and(noted) {
+        let why = "its frames end here, and neither a seal nor a later record says that they do";
+        note(seen, report, found, end, why.to_owned(), None);
     }
 }
 

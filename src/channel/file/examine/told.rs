@@ -1,0 +1,164 @@
+//! What the segments of a log tell of each other: where the frames of an older one end, and how
+//! far the log was durable. Read in front of everything else, so that an end without a seal can
+//! be judged.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use wal_format::{
+    FrameHeader, Lsn, Record, SEGMENT_HEADER_BYTES, Scanner, SegmentHeader, SegmentRef, Step,
+};
+
+use crate::channel::file::layout::{Found, Listing};
+use crate::channel::file::reader::Salvage;
+use crate::channel::file::recovery::is_opening;
+use crate::channel::file::segment::read_header;
+use crate::env::disk::{Disk, DiskFile, WriteBackend};
+
+/// What is told of one segment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    /// Its end, as the last snapshot or open behind it says.
+    pub(super) end: Option<SegmentRef>,
+    /// The highest watermark in its own frames.
+    pub(super) watermark: Lsn,
+    /// Its snapshot is that of a roll: no open that was cut short has left it behind.
+    rolled: bool,
+}
+
+impl Told {
+    /// Whether a later open has kept it if it has read it.
+    fn was_believed(&self, number: u32) -> bool {
+        self.rolled || self.watermark > Lsn::new(number, SEGMENT_HEADER_BYTES)
+    }
+}
+
+/// What is told of each segment.
+#[derive(Debug, Default)]
+pub(super) struct AllTold {
+    segments: BTreeMap<u32, Told>,
+    /// The highest watermark of all.
+    pub(super) durable: Lsn,
+}
+
+impl AllTold {
+    /// Segments whose opening was cut short say nothing.
+    pub(super) fn read(disk: &dyn Disk, listing: &Listing) -> Self {
+        let mut told = Self::default();
+        for found in &listing.segments {
+            if let Ok((file, header)) = open(disk, &found.path) {
+                told.segment(file.as_ref(), found, &header);
+            }
+        }
+        told
+    }
+
+    fn segment(&mut self, file: &dyn DiskFile, found: &Found, header: &SegmentHeader) {
+        let end = frames_end(found, header);
+        let mut scanner = scanner(file, found.number, header.salt, end, Lsn(0));
+        let mut own = Told::default();
+        while let Some((lsn, header, record)) = next_record(&mut scanner) {
+            own.watermark = own.watermark.max(header.watermark);
+            let references = match record {
+                Some(Record::Snapshot(snapshot)) => {
+                    let first = lsn.offset() == SEGMENT_HEADER_BYTES;
+                    own.rolled |= first && !is_opening(&snapshot);
+                    snapshot.segments
+                }
+                Some(Record::Incarnation(open)) => open.previous.into_iter().collect(),
+                _ => Vec::new(),
+            };
+            for reference in references {
+                self.segments.entry(reference.segment).or_default().end = Some(reference);
+            }
+        }
+        self.durable = self.durable.max(own.watermark);
+        let known = self.segments.entry(found.number).or_default();
+        known.watermark = own.watermark;
+        known.rolled = own.rolled;
+    }
+
+    /// What is told of the end of a segment.
+    pub(super) fn end_of(&self, number: u32) -> Option<SegmentRef> {
+        self.segments.get(&number).and_then(|told| told.end)
+    }
+
+    /// Whether the log went on durably behind this segment, and still nothing tells where its
+    /// frames end. Each segment that a later one follows has a seal, or the first record behind it
+    /// names its end: where both are missing, the file may have been cut between two frames.
+    pub(super) fn end_is_missing(&self, number: u32) -> bool {
+        let told = self.segments.get(&number).copied().unwrap_or_default();
+        told.end.is_none() && told.was_believed(number) && self.durable.segment() > number
+    }
+}
+
+/// A file that was cut has no second header; its frames may reach its end.
+fn frames_end(found: &Found, header: &SegmentHeader) -> u32 {
+    let len = u32::try_from(found.len).unwrap_or(u32::MAX);
+    header.frames_end().min(len).max(SEGMENT_HEADER_BYTES)
+}
+
+type Opened = (Arc<dyn DiskFile>, SegmentHeader);
+
+fn open(disk: &dyn Disk, path: &Path) -> Result<Opened, String> {
+    let file = disk
+        .open(path, false, WriteBackend::Pwrite)
+        .map_err(|e| e.to_string())?;
+    let header = read_header(file.as_ref())?;
+    Ok((file, header))
+}
+
+/// A segment's file, its salt, and where its frames may end; where both copies of its header are
+/// bad, by what a later segment tells.
+pub(super) fn open_told(
+    disk: &dyn Disk,
+    found: &Found,
+    told: Option<SegmentRef>,
+) -> Result<(Arc<dyn DiskFile>, u64, u32), String> {
+    match (open(disk, &found.path), told) {
+        (Ok((file, header)), _) => Ok((file, header.salt, frames_end(found, &header))),
+        (Err(_), Some(told)) => {
+            let file = disk.open(&found.path, false, WriteBackend::Pwrite);
+            let end = u32::try_from(found.len).unwrap_or(u32::MAX);
+            file.map(|file| (file, told.salt, end.max(SEGMENT_HEADER_BYTES)))
+                .map_err(|e| e.to_string())
+        }
+        (Err(why), None) => Err(why),
+    }
+}
+
+/// Reads frames of a segment from its beginning.
+pub(super) fn scanner(
+    file: &dyn DiskFile,
+    segment: u32,
+    salt: u64,
+    end: u32,
+    known: Lsn,
+) -> Scanner<Salvage<'_>> {
+    Scanner::new(
+        Salvage(file),
+        segment,
+        salt,
+        SEGMENT_HEADER_BYTES,
+        end,
+        known,
+    )
+}
+
+/// The next good frame, with its record when it is a control frame.
+fn next_record(scanner: &mut Scanner<Salvage<'_>>) -> Option<(Lsn, FrameHeader, Option<Record>)> {
+    loop {
+        let Ok(step) = scanner.step();
+        match step {
+            Step::Frame { header, body, lsn } => {
+                let record = Record::decode(header.kind, body).ok();
+                return Some((lsn, header, record));
+            }
+            Step::Corrupt {
+                resume: Some(_), ..
+            } => {}
+            Step::Corrupt { .. } | Step::End { .. } | Step::Torn { .. } => return None,
+        }
+    }
+}
