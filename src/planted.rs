@@ -137,6 +137,9 @@ wal_format::planted_bugs! {
     ReaderHoleSilent "reader-hole-silent"
         "INV-9: a take passes over a hole and reports nothing lost.",
     UnreadableAsZeros "unreadable-as-zeros" "INV-9: a sector that cannot be read counts as zeros.",
+    // Verify.
+    EndUnasked "end-unasked"
+        "INV-9: verify does not ask where a segment without a seal ends.",
     // Ownership and adoption.
     CopyIsOwner "copy-is-owner"
         "INV-11: a copied directory counts as the log's own at its second start.",

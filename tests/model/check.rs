@@ -1,11 +1,14 @@
 //! Comparison of what the channel shows with what the specification says. Each finding names the
 //! number of the promise that is broken (docs/INVARIANTS.md).
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use forebay::channel::file::FileChannel;
+use forebay::channel::file::examine::examine;
 use forebay::channel::file::simulation::{LogView, SteppedChannel};
 use forebay::channel::{Channel, ChannelStatus, TakeMode, TakenEvent};
+use forebay::env::disk_sim::SimDisk;
 
 use super::queue::{Entry, State};
 
@@ -291,5 +294,19 @@ pub(crate) fn verdict(
     let behind = durable_end.is_none_or(|end| (segment, offset) >= end);
     require(behind, VERDICT, || {
         format!("torn at {segment}:{offset}, in front of the durable end {durable_end:?}")
+    })
+}
+
+/// INV-18 for `forebay wal verify`: whatever a crash has left, none of it is damage. (A first start
+/// that was cut short has left no segment, or no `channel` file.)
+pub(crate) fn verified(image: &SimDisk, dirs: &[PathBuf]) -> Checked {
+    let Ok(report) = examine(image, dirs, |_, _| {}) else {
+        return Ok(());
+    };
+    let marker = |path: &Path| path.file_name().is_some_and(|name| name == "channel");
+    let mut damage = report.damage.iter().filter(|damage| !marker(&damage.path));
+    let first = damage.next();
+    require(first.is_none(), VERDICT, || {
+        format!("undamaged, and yet verify reports damage: {first:?}")
     })
 }

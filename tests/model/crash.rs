@@ -135,6 +135,8 @@ pub(crate) struct Examiner<'a> {
     pub(crate) clock: &'a Arc<HandClock>,
     pub(crate) stats: &'a mut Stats,
     pub(crate) random: Random,
+    /// Whether any image of these was damaged: a recovery leaves that where it is.
+    pub(crate) rot: bool,
 }
 
 impl Examiner<'_> {
@@ -176,6 +178,10 @@ impl Examiner<'_> {
         self.stats.crashes += 1;
         self.stats.deepest = self.stats.deepest.max(self.setup.depth - depth + 1);
         let found = image.kill();
+        self.rot |= expect.rotten;
+        if !self.rot && self.random.one_in(4) {
+            check::verified(&found, &options(self.setup).data_dirs)?;
+        }
         self.recovered(spec, image, &mut expect, depth)
             .map_err(|violation| {
                 let what = format!("{}\n  on this image:\n{}", violation.what, dump(&found));

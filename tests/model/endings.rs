@@ -105,6 +105,7 @@ impl Driver {
             clock: &self.clock,
             stats: &mut self.stats,
             random: Random::new(random.next()),
+            rot: false,
         }
     }
 

@@ -15,7 +15,7 @@ use wal_format::{
     FrameHeader, FrameKind, Lsn, PutBody, Record, SEGMENT_HEADER_BYTES, Scanner, SegmentRef, Step,
 };
 
-use self::told::{AllTold, open_told, scanner};
+use self::told::{Told, open_told, scanner};
 use super::layout::{self, Found};
 use super::range_set::RangeSet;
 use super::reader::Salvage;
@@ -158,7 +158,7 @@ fn examine_once(
         foreign: listing.foreign.clone(),
         ..LogReport::default()
     };
-    let told = AllTold::read(disk, &listing);
+    let told = Told::read(disk, &listing);
     let total = listing.segments.iter().map(|f| f.len).sum();
     let mut seen = Seen::default();
     let mut read = 0;
@@ -187,7 +187,7 @@ fn show(dirs: &[PathBuf]) -> String {
 fn one_segment(
     disk: &dyn Disk,
     found: &Found,
-    all: &AllTold,
+    all: &Told,
     seen: &mut Seen,
     report: &mut LogReport,
 ) {
@@ -222,7 +222,7 @@ fn one_segment(
             let mut ahead = check::Ahead::of(file.as_ref());
             scan(scanner, found, &mut ahead, &mut segment, seen, report);
             note_cut(told, file_end, found, seen, report);
-            if segment.state == "open" && all.end_is_missing(found.number) {
+            if segment.state != "sealed" && all.end_is_missing(found.number) {
                 note_missing_end(found, segment.end, seen, report);
             }
             if segment.state == "sealed" {

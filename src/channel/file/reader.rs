@@ -207,7 +207,7 @@ impl Reading<'_> {
         let mut want = place.want;
         if header.sequence > want {
             // A hole in front of this frame: what is missing was lost.
-            self.lost(want, (header.sequence - 1).min(range.last.0));
+            self.lost(want, header.sequence - 1, range);
             want = header.sequence;
             if want > range.last.0 {
                 return Ok(Place {
@@ -385,19 +385,25 @@ impl Reading<'_> {
         Ok(file)
     }
 
-    fn lost(&mut self, first: u64, last: u64) {
+    /// A hole of the numbers, which begins in `range` and may end behind it: the queue hears of
+    /// all of it, so that the takes to come step over it at once, however long it is.
+    fn lost(&mut self, first: u64, last: u64, range: SeqRange) {
         if planted(Bug::ReaderHoleSilent) {
             return;
         }
-        let Some(range) = SeqRange::new(Seq(first), Seq(last)) else {
+        let Some(hole) = SeqRange::new(Seq(first), Seq(last)) else {
             return;
         };
-        tracing::error!(
-            channel = %self.core.name,
-            "events {first} to {last} are lost to damage of the log; `forebay wal verify` names it"
-        );
-        self.core.queue().add_lost(range);
-        self.batch.lost.push(range);
+        let news = self.core.queue().add_lost(hole);
+        if news {
+            tracing::error!(
+                channel = %self.core.name,
+                "events {first} to {last} are lost to damage of the log; `forebay wal verify` \
+                 names it"
+            );
+        }
+        let part = SeqRange::new(hole.first, hole.last.min(range.last));
+        self.batch.lost.extend(part);
     }
 
     /// Goes on in the segment behind `number`; what is missing between the two was lost.
@@ -414,9 +420,8 @@ impl Reading<'_> {
             .map_or(range.last.0 + 1, |a| a.first_sequence);
         let mut want = place.want;
         if first > want {
-            let last = (first - 1).min(range.last.0);
-            self.lost(want, last);
-            want = last + 1;
+            self.lost(want, first - 1, range);
+            want = first.min(range.last.0 + 1);
         }
         match after {
             Some(after) => {

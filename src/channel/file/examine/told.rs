@@ -12,37 +12,20 @@ use wal_format::{
 
 use crate::channel::file::layout::{Found, Listing};
 use crate::channel::file::reader::Salvage;
-use crate::channel::file::recovery::is_opening;
 use crate::channel::file::segment::read_header;
 use crate::env::disk::{Disk, DiskFile, WriteBackend};
+use crate::planted::{Bug, planted};
 
-/// What is told of one segment.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Told {
-    /// Its end, as the last snapshot or open behind it says.
-    pub(super) end: Option<SegmentRef>,
-    /// The highest watermark in its own frames.
-    pub(super) watermark: Lsn,
-    /// Its snapshot is that of a roll: no open that was cut short has left it behind.
-    rolled: bool,
-}
-
-impl Told {
-    /// Whether a later open has kept it if it has read it.
-    fn was_believed(&self, number: u32) -> bool {
-        self.rolled || self.watermark > Lsn::new(number, SEGMENT_HEADER_BYTES)
-    }
-}
-
-/// What is told of each segment.
+/// What is told of all segments.
 #[derive(Debug, Default)]
-pub(super) struct AllTold {
-    segments: BTreeMap<u32, Told>,
-    /// The highest watermark of all.
+pub(super) struct Told {
+    /// Where they end, as the last snapshot or open behind them says.
+    ends: BTreeMap<u32, SegmentRef>,
+    /// The highest watermark.
     pub(super) durable: Lsn,
 }
 
-impl AllTold {
+impl Told {
     /// Segments whose opening was cut short say nothing.
     pub(super) fn read(disk: &dyn Disk, listing: &Listing) -> Self {
         let mut told = Self::default();
@@ -57,39 +40,29 @@ impl AllTold {
     fn segment(&mut self, file: &dyn DiskFile, found: &Found, header: &SegmentHeader) {
         let end = frames_end(found, header);
         let mut scanner = scanner(file, found.number, header.salt, end, Lsn(0));
-        let mut own = Told::default();
-        while let Some((lsn, header, record)) = next_record(&mut scanner) {
-            own.watermark = own.watermark.max(header.watermark);
+        while let Some((header, record)) = next_record(&mut scanner) {
+            self.durable = self.durable.max(header.watermark);
             let references = match record {
-                Some(Record::Snapshot(snapshot)) => {
-                    let first = lsn.offset() == SEGMENT_HEADER_BYTES;
-                    own.rolled |= first && !is_opening(&snapshot);
-                    snapshot.segments
-                }
+                Some(Record::Snapshot(snapshot)) => snapshot.segments,
                 Some(Record::Incarnation(open)) => open.previous.into_iter().collect(),
                 _ => Vec::new(),
             };
-            for reference in references {
-                self.segments.entry(reference.segment).or_default().end = Some(reference);
-            }
+            let references = references.into_iter().map(|told| (told.segment, told));
+            self.ends.extend(references);
         }
-        self.durable = self.durable.max(own.watermark);
-        let known = self.segments.entry(found.number).or_default();
-        known.watermark = own.watermark;
-        known.rolled = own.rolled;
     }
 
-    /// What is told of the end of a segment.
     pub(super) fn end_of(&self, number: u32) -> Option<SegmentRef> {
-        self.segments.get(&number).and_then(|told| told.end)
+        self.ends.get(&number).copied()
     }
 
-    /// Whether the log went on durably behind this segment, and still nothing tells where its
-    /// frames end. Each segment that a later one follows has a seal, or the first record behind it
-    /// names its end: where both are missing, the file may have been cut between two frames.
+    /// Whether the log went on durably behind this segment, which has no seal, and still nothing
+    /// tells where its frames end. The first record of the next segment names every one before it,
+    /// what an open that was cut short has left too: where that record is missing and the seal as
+    /// well, the file may have been cut between two frames.
     pub(super) fn end_is_missing(&self, number: u32) -> bool {
-        let told = self.segments.get(&number).copied().unwrap_or_default();
-        told.end.is_none() && told.was_believed(number) && self.durable.segment() > number
+        let told = self.ends.contains_key(&number) || planted(Bug::EndUnasked);
+        !told && self.durable.segment() > number
     }
 }
 
@@ -147,13 +120,13 @@ pub(super) fn scanner(
 }
 
 /// The next good frame, with its record when it is a control frame.
-fn next_record(scanner: &mut Scanner<Salvage<'_>>) -> Option<(Lsn, FrameHeader, Option<Record>)> {
+fn next_record(scanner: &mut Scanner<Salvage<'_>>) -> Option<(FrameHeader, Option<Record>)> {
     loop {
         let Ok(step) = scanner.step();
         match step {
-            Step::Frame { header, body, lsn } => {
+            Step::Frame { header, body, .. } => {
                 let record = Record::decode(header.kind, body).ok();
-                return Some((lsn, header, record));
+                return Some((header, record));
             }
             Step::Corrupt {
                 resume: Some(_), ..

@@ -23,6 +23,7 @@ mod planted;
 mod reuse;
 mod review;
 mod salvage;
+mod verify;
 
 const SEGMENT: u64 = 1 << 20;
 

@@ -15,7 +15,7 @@ use crate::env::disk_sim::{Crash, SimDisk};
 
 const SMALL: u64 = 64 << 10;
 
-fn small(dirs: &[&str]) -> FileChannelOptions {
+pub(super) fn small(dirs: &[&str]) -> FileChannelOptions {
     FileChannelOptions {
         data_dirs: dirs.iter().map(PathBuf::from).collect(),
         max_file_size: SMALL,
@@ -54,7 +54,7 @@ fn stepped_with(disk: &SimDisk, options: FileChannelOptions) -> SteppedChannel {
     SteppedChannel::open("c1", options, Arc::new(disk.clone()), ByHand::new()).unwrap()
 }
 
-fn stepped(disk: &SimDisk) -> SteppedChannel {
+pub(super) fn stepped(disk: &SimDisk) -> SteppedChannel {
     stepped_with(disk, small(&["/data"]))
 }
 
@@ -65,7 +65,7 @@ fn prepare_all(channel: &SteppedChannel) {
 }
 
 /// Rolls, and deletes what may go.
-fn roll(channel: &SteppedChannel) {
+pub(super) fn roll(channel: &SteppedChannel) {
     prepare_all(channel);
     assert!(channel.roll());
     channel.end_round(true);
@@ -95,12 +95,12 @@ fn drive<F: Future>(channel: &SteppedChannel, call: F) -> F::Output {
     panic!("nobody answers");
 }
 
-fn put_stepped(channel: &SteppedChannel, first: u64, count: u64) {
+pub(super) fn put_stepped(channel: &SteppedChannel, first: u64, count: u64) {
     let put = channel.channel().commit_put(batch(first, count, 700));
     drive(channel, put).unwrap();
 }
 
-fn segment_files(disk: &SimDisk) -> Vec<PathBuf> {
+pub(super) fn segment_files(disk: &SimDisk) -> Vec<PathBuf> {
     let mut files = disk.files();
     files.retain(|p| crash::is_segment(p));
     files
