@@ -120,6 +120,8 @@ wal_format::planted_bugs! {
     NoHoleBeforeTail "no-hole-before-tail"
         "INV-5: a hole in front of the unproven tail is not looked for.",
     RotAsTorn "rot-as-torn" "Proof in later segments does not count: rot reads as a torn tail.",
+    WatermarkBehindTornUnseen "watermark-behind-torn-unseen"
+        "INV-9: a watermark behind a torn frame of the last segment proves nothing.",
     NoKnownEnds "no-known-ends" "What an earlier open has left behind as torn is read again.",
     OpeningUnchecked "opening-unchecked" "A recovery that was cut short counts as complete.",
     EraseBeforeRename "erase-before-rename"

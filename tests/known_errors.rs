@@ -226,3 +226,14 @@ fn a_hole_of_numbers_without_end_is_stepped_over_at_once() {
         0xcb, 0x41, 0x67,
     ]);
 }
+
+/// `damaged_channel`: of the newest segment nothing could be believed, but one of its frames was whole
+/// and its watermark told how far the segments before it had been durable: damage there was taken for
+/// a torn tail.
+#[test]
+fn a_watermark_behind_a_torn_frame_proves_what_lies_before_it() {
+    damaged_channel::check(&[
+        0xe8, 0xf1, 0xff, 0xe0, 0x20, 0x18, 0x66, 0xb2, 0xd6, 0xa6, 0x9d, 0x08, 0x02, 0x20, 0x18,
+        0x66, 0xb2, 0x04, 0x01, 0x20, 0x82,
+    ]);
+}

@@ -182,6 +182,13 @@ impl<R: ReadAt> Scanner<R> {
         self.offset
     }
 
+    /// The log was durable up to here, by what the caller knew and by the good frames met so far;
+    /// after [`Step::Torn`] also by those behind it, which nobody believes but whose watermarks are
+    /// true.
+    pub fn proven(&self) -> Lsn {
+        self.proven
+    }
+
     /// Goes on at `offset`, rounded up to a multiple of 8 and down to the end of the scan.
     pub fn skip_to(&mut self, offset: u32) {
         self.offset = align(offset).min(self.end);

@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use wal_format::{
-    FrameHeader, Lsn, Record, SEGMENT_HEADER_BYTES, Scanner, SegmentHeader, SegmentRef, Step,
-};
+use wal_format::{Lsn, Record, SEGMENT_HEADER_BYTES, Scanner, SegmentHeader, SegmentRef, Step};
 
 use crate::channel::file::layout::{Found, Listing};
 use crate::channel::file::reader::Salvage;
@@ -40,8 +38,7 @@ impl Told {
     fn segment(&mut self, file: &dyn DiskFile, found: &Found, header: &SegmentHeader) {
         let end = frames_end(found, header);
         let mut scanner = scanner(file, found.number, header.salt, end, Lsn(0));
-        while let Some((header, record)) = next_record(&mut scanner) {
-            self.durable = self.durable.max(header.watermark);
+        while let Some(record) = next_record(&mut scanner) {
             let references = match record {
                 Some(Record::Snapshot(snapshot)) => snapshot.segments,
                 Some(Record::Incarnation(open)) => open.previous.into_iter().collect(),
@@ -50,6 +47,7 @@ impl Told {
             let references = references.into_iter().map(|told| (told.segment, told));
             self.ends.extend(references);
         }
+        self.durable = self.durable.max(scanner.proven());
     }
 
     pub(super) fn end_of(&self, number: u32) -> Option<SegmentRef> {
@@ -119,14 +117,13 @@ pub(super) fn scanner(
     )
 }
 
-/// The next good frame, with its record when it is a control frame.
-fn next_record(scanner: &mut Scanner<Salvage<'_>>) -> Option<(FrameHeader, Option<Record>)> {
+/// What the next good frame says, if it is one of a control record.
+fn next_record(scanner: &mut Scanner<Salvage<'_>>) -> Option<Option<Record>> {
     loop {
         let Ok(step) = scanner.step();
         match step {
             Step::Frame { header, body, .. } => {
-                let record = Record::decode(header.kind, body).ok();
-                return Some((header, record));
+                return Some(Record::decode(header.kind, body).ok());
             }
             Step::Corrupt {
                 resume: Some(_), ..

@@ -3,7 +3,7 @@
 use wal_format::{FrameHeader, FrameKind, Lsn, Record, SEGMENT_HEADER_BYTES, Snapshot, Step};
 
 use super::rules::broken_by;
-use super::scanned::{File, for_each_frame, step};
+use super::scanned::{File, for_each_watermark, step};
 use crate::planted::{Bug, planted};
 
 /// A good snapshot frame and where the frames behind it begin.
@@ -63,7 +63,7 @@ fn is_proven_opening(files: &[File]) -> bool {
     let inside = |mark: Lsn| mark.segment() == begin.segment() && mark > begin;
     let mut proven = false;
     for file in files {
-        for_each_frame(file, |header, _| proven |= inside(header.watermark));
+        for_each_watermark(file, |mark| proven |= inside(mark));
     }
     proven && !planted(Bug::ProofOfOpeningUnseen)
 }

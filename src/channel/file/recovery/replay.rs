@@ -7,7 +7,7 @@ use wal_format::{
 use super::base::{Base, incarnation_of};
 use super::frames::{apply, pass_hole, whole_transactions};
 use super::rules::broken_by;
-use super::scanned::{File, for_each_frame, step};
+use super::scanned::{File, for_each_frame, for_each_watermark, step};
 use super::{Damage, Recovered, Suspect, TornTail};
 use crate::channel::file::layout::Found;
 use crate::channel::file::options::OpenError;
@@ -330,14 +330,15 @@ fn old_segment(found: &Found, reference: &SegmentRef) -> Segment {
     }
 }
 
-/// The highest watermark of any valid frame behind the base segment.
+/// The highest watermark of any valid frame behind the base segment, also of those behind a torn one:
+/// its writer knew that much to be durable, whatever became of the frame itself.
 fn known_durable(files: &[File]) -> Lsn {
     let mut known = Lsn(0);
     if planted(Bug::RotAsTorn) {
         return known;
     }
     for file in files.iter().skip(1) {
-        for_each_frame(file, |header, _| known = known.max(header.watermark));
+        for_each_watermark(file, |mark| known = known.max(mark));
     }
     known
 }

@@ -144,13 +144,27 @@ impl Salvage<'_> {
     }
 }
 
-/// Shows every good frame of a file, also those behind damage.
-pub(super) fn for_each_frame(file: &File, mut see: impl FnMut(&FrameHeader, &[u8])) {
+/// Shows every good frame of a file, also those behind damage; what stands behind a torn one was
+/// never believed.
+pub(super) fn for_each_frame(file: &File, see: impl FnMut(&FrameHeader, &[u8])) {
+    walk(file, Lsn(0), see);
+}
+
+/// The same with those behind a torn frame: nobody believes them, but their watermarks are true.
+pub(super) fn for_each_watermark(file: &File, mut see: impl FnMut(Lsn)) {
+    let known = match planted(Bug::WatermarkBehindTornUnseen) {
+        true => Lsn(0),
+        false => Lsn(u64::MAX),
+    };
+    walk(file, known, |header, _| see(header.watermark));
+}
+
+fn walk(file: &File, known: Lsn, mut see: impl FnMut(&FrameHeader, &[u8])) {
     if file.salt.is_none() {
         return;
     }
     let end = file.frames_end();
-    let mut scanner = file.scanner(SEGMENT_HEADER_BYTES.min(end), end, Lsn(0));
+    let mut scanner = file.scanner(SEGMENT_HEADER_BYTES.min(end), end, known);
     loop {
         match step(&mut scanner) {
             Step::Frame { header, body, .. } => see(&header, body),

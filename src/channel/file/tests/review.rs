@@ -287,6 +287,41 @@ fn torn_tail_and_then_rot_in(kind: FrameKind) {
     assert!(cut_short > 0, "no cut left a segment without its snapshot");
 }
 
+/// INV-9: nothing of the newest segment can be believed, but a frame of it is whole and tells how far
+/// the log was durable when it was written.
+#[test]
+fn a_watermark_behind_a_torn_frame_proves_what_lies_before_it() {
+    let disk = SimDisk::default();
+    let channel = open(&disk);
+    put(&channel, 0, 2);
+    put(&channel, 2, 2);
+    let old = channel.core.table().segments.last().unwrap().clone();
+    drop(channel);
+    let disk = disk.kill();
+    let channel = open(&disk);
+    let mut new = channel.core.table().segments.last().unwrap().clone();
+    // The last record of an open is not synced.
+    new.end = 60_000;
+    drop(channel);
+    let disk = disk.kill();
+    let puts = frames(&disk, &old);
+    let puts = puts.iter().filter(|(_, h)| h.kind == FrameKind::Put);
+    let proofs = frames(&disk, &new);
+    let proofs = proofs
+        .iter()
+        .filter(|(_, h)| matches!(h.kind, FrameKind::Snapshot | FrameKind::Watermark));
+    for (segment, (lsn, _)) in puts.map(|f| (&old, f)).chain(proofs.map(|f| (&new, f))) {
+        let at = lsn.offset() as usize;
+        disk.flip(&segment.path, at + 8, 3).unwrap();
+    }
+    let report = examine::examine(&disk, &options().data_dirs, |_, _| {}).unwrap();
+    assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
+    let opened = open::open_core("c1", options(), Arc::new(disk), clock::system());
+    let (_, _, verdict) = opened.unwrap();
+    let found = verdict.damage.iter().map(|d| (d.segment, d.offset));
+    assert_eq!(found.collect::<Vec<_>>(), [(0, report.damage[0].offset)]);
+}
+
 fn frames(disk: &SimDisk, segment: &segment::Segment) -> Vec<(Lsn, FrameHeader)> {
     let file = segment::open_cold(disk, segment).unwrap();
     let mut scanner = wal_format::Scanner::new(
