@@ -83,6 +83,16 @@ fn what_the_model_has_found_stays_mended() {
             "put not woken",
             "13210fb419d1ffe11264fc7e2b8f4d311217d4a31d8da01854d07d6268724051907e1e4c",
         ),
+        // Verify called it damage when removals had reached the disk in another order.
+        (
+            "a gap of segments behind one without frames",
+            "e470e0aaf51d6bbcf1cfbd58fb106f6ef24c2764c5901062",
+        ),
+        // Verify judged a segment that an open had given up for another one.
+        (
+            "a segment that was given up",
+            "ee8773a4d1b92302fc77a3f3dfa04126",
+        ),
     ];
     for (name, hex) in found {
         let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal");

@@ -179,10 +179,12 @@ impl Examiner<'_> {
         self.stats.deepest = self.stats.deepest.max(self.setup.depth - depth + 1);
         let found = image.kill();
         self.rot |= expect.rotten;
-        if !self.rot && self.random.one_in(4) {
-            check::verified(&found, &options(self.setup).data_dirs)?;
-        }
-        self.recovered(spec, image, &mut expect, depth)
+        let verified = match !self.rot && self.random.one_in(4) {
+            true => check::verified(&found, &options(self.setup).data_dirs),
+            false => Ok(()),
+        };
+        verified
+            .and_then(|()| self.recovered(spec, image, &mut expect, depth))
             .map_err(|violation| {
                 let what = format!("{}\n  on this image:\n{}", violation.what, dump(&found));
                 check::Violation { what, ..violation }

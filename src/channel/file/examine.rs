@@ -39,7 +39,7 @@ pub struct SegmentReport {
     pub frames: BTreeMap<String, u64>,
     /// Offset at which its frames end.
     pub end: u32,
-    /// `sealed`, `open`, `empty`, or `unreadable`.
+    /// `sealed`, `open`, `empty`, `unreadable`, or `left over`: no part of the log any more.
     pub state: String,
     /// Bytes behind the end that are not zero (a torn tail).
     pub torn_bytes: u32,
@@ -104,7 +104,7 @@ struct Seen {
     taken: RangeSet,
     /// Acknowledged, or in the closed files of a claimed epoch: what a deleted segment may hold.
     gone: RangeSet,
-    /// Number of the last segment that held a frame.
+    /// Number of the last segment that held a frame, or of the first of all.
     segment: Option<u32>,
     /// Numbers that jump where a segment is not there; damage only where what is missing in
     /// between does not turn out to be acknowledged.
@@ -163,7 +163,10 @@ fn examine_once(
     let mut seen = Seen::default();
     let mut read = 0;
     for found in &listing.segments {
-        one_segment(disk, found, &told, &mut seen, &mut report);
+        match told.is_left_over(found.number) {
+            true => report.segments.push(unread(found, LEFT_OVER)),
+            false => one_segment(disk, found, &told, &mut seen, &mut report),
+        }
         read += found.len;
         progress(read, total);
     }
@@ -184,6 +187,20 @@ fn show(dirs: &[PathBuf]) -> String {
         .join(", ")
 }
 
+/// State of a segment that is no part of the log any more.
+const LEFT_OVER: &str = "left over";
+
+fn unread(found: &Found, state: &str) -> SegmentReport {
+    SegmentReport {
+        segment: found.number,
+        path: found.path.clone(),
+        bytes: found.len,
+        state: state.into(),
+        end: SEGMENT_HEADER_BYTES,
+        ..SegmentReport::default()
+    }
+}
+
 fn one_segment(
     disk: &dyn Disk,
     found: &Found,
@@ -191,23 +208,17 @@ fn one_segment(
     seen: &mut Seen,
     report: &mut LogReport,
 ) {
-    let mut segment = SegmentReport {
-        segment: found.number,
-        path: found.path.clone(),
-        bytes: found.len,
-        state: "open".into(),
-        end: SEGMENT_HEADER_BYTES,
-        ..SegmentReport::default()
-    };
+    let mut segment = unread(found, "open");
     let damage_before = (report.damage.len(), seen.pending.clone());
     let told = all.end_of(found.number);
-    if report.segments.is_empty() {
+    if report.segments.iter().all(|s| s.state == LEFT_OVER) {
         // Where the log begins is known: damage of its first frames has numbers too.
         seen.next_sequence = match found.number {
             0 => Some(1),
             _ => told.map(|told| told.first_sequence),
         };
         seen.next_control = (found.number == 0).then_some(0);
+        seen.segment = Some(found.number);
     }
     match open_told(disk, found, told) {
         Ok((file, salt, file_end)) => {

@@ -2,14 +2,17 @@
 //! far the log was durable. Read in front of everything else, so that an end without a seal can
 //! be judged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use wal_format::{Lsn, Record, SEGMENT_HEADER_BYTES, Scanner, SegmentHeader, SegmentRef, Step};
+use wal_format::{
+    FrameHeader, Lsn, Record, SEGMENT_HEADER_BYTES, Scanner, SegmentHeader, SegmentRef, Step,
+};
 
 use crate::channel::file::layout::{Found, Listing};
 use crate::channel::file::reader::Salvage;
+use crate::channel::file::recovery::broken_by;
 use crate::channel::file::segment::read_header;
 use crate::env::disk::{Disk, DiskFile, WriteBackend};
 use crate::planted::{Bug, planted};
@@ -19,6 +22,8 @@ use crate::planted::{Bug, planted};
 pub(super) struct Told {
     /// Where they end, as the last snapshot or open behind them says.
     ends: BTreeMap<u32, SegmentRef>,
+    /// The newest segment that begins with a snapshot, and the segments that this one names.
+    newest: Option<(u32, BTreeSet<u32>)>,
     /// The highest watermark.
     pub(super) durable: Lsn,
 }
@@ -38,9 +43,16 @@ impl Told {
     fn segment(&mut self, file: &dyn DiskFile, found: &Found, header: &SegmentHeader) {
         let end = frames_end(found, header);
         let mut scanner = scanner(file, found.number, header.salt, end, Lsn(0));
-        while let Some(record) = next_record(&mut scanner) {
+        while let Some((lsn, header, record)) = next_record(&mut scanner) {
+            let believed = broken_by(&header, record.as_ref()).is_none();
             let references = match record {
-                Some(Record::Snapshot(snapshot)) => snapshot.segments,
+                Some(Record::Snapshot(snapshot)) => {
+                    if lsn.offset() == SEGMENT_HEADER_BYTES && believed {
+                        let named = snapshot.segments.iter().map(|named| named.segment);
+                        self.newest = Some((found.number, named.collect()));
+                    }
+                    snapshot.segments
+                }
                 Some(Record::Incarnation(open)) => open.previous.into_iter().collect(),
                 _ => Vec::new(),
             };
@@ -52,6 +64,13 @@ impl Told {
 
     pub(super) fn end_of(&self, number: u32) -> Option<SegmentRef> {
         self.ends.get(&number).copied()
+    }
+
+    /// Whether a later segment's snapshot knows nothing of this one: an open gave it up for another
+    /// one, or it was deleted, and a power cut has brought its name back. The next open removes it.
+    pub(super) fn is_left_over(&self, number: u32) -> bool {
+        let newest = self.newest.as_ref();
+        newest.is_some_and(|(of, named)| number < *of && !named.contains(&number))
     }
 
     /// Whether the log went on durably behind this segment, which has no seal, and still nothing
@@ -117,13 +136,14 @@ pub(super) fn scanner(
     )
 }
 
-/// What the next good frame says, if it is one of a control record.
-fn next_record(scanner: &mut Scanner<Salvage<'_>>) -> Option<Option<Record>> {
+/// The next good frame, with its record when it is a control frame.
+fn next_record(scanner: &mut Scanner<Salvage<'_>>) -> Option<(Lsn, FrameHeader, Option<Record>)> {
     loop {
         let Ok(step) = scanner.step();
         match step {
-            Step::Frame { header, body, .. } => {
-                return Some(Record::decode(header.kind, body).ok());
+            Step::Frame { lsn, header, body } => {
+                let record = Record::decode(header.kind, body).ok();
+                return Some((lsn, header, record));
             }
             Step::Corrupt {
                 resume: Some(_), ..

@@ -41,6 +41,7 @@ pub(super) use self::accepted::refused_next_time;
 pub(super) use self::base::is_opening;
 pub(super) use self::damaged::{Remains, read_remains};
 pub(super) use self::frames::{put_op, rebuild};
+pub(super) use self::rules::broken_by;
 
 use self::base::{has_other_snapshot, try_base};
 use self::replay::Replay;

@@ -10,7 +10,10 @@ use wal_format::{FrameHeader, Range, Record, SEGMENT_BYTES_MAX, SegmentRef, Snap
 const NUMBERS_END: u64 = 1 << 62;
 
 /// Why this frame cannot have been written by a channel.
-pub(super) fn broken_by(header: &FrameHeader, record: Option<&Record>) -> Option<&'static str> {
+pub(in crate::channel::file) fn broken_by(
+    header: &FrameHeader,
+    record: Option<&Record>,
+) -> Option<&'static str> {
     let next = header.sequence;
     if next == 0 || next >= NUMBERS_END || header.control >= NUMBERS_END {
         return Some("its numbers are beyond all that can have been given");
