@@ -237,3 +237,14 @@ fn a_watermark_behind_a_torn_frame_proves_what_lies_before_it() {
         0x66, 0xb2, 0x04, 0x01, 0x20, 0x82,
     ]);
 }
+
+/// `damaged_channel`: the record that told where the first segment ended was damaged, so its old tail
+/// counted; the snapshot behind it was written before that tail was copied and names fewer events.
+/// The segments seemed to go backwards, and the whole log was refused.
+#[test]
+fn an_old_tail_in_front_of_a_damaged_open_does_not_get_the_log_refused() {
+    damaged_channel::check(&[
+        0x09, 0x05, 0xfd, 0x6c, 0x2f, 0x0c, 0x00, 0x00, 0x00, 0x00, 0x6f, 0x63, 0x6b, 0xff, 0xf9,
+        0x90, 0x02, 0xe3, 0x02, 0x01, 0x2a, 0xf1, 0x4c, 0x5b, 0xa3,
+    ]);
+}

@@ -86,12 +86,12 @@ impl Replay {
         Ok(())
     }
 
-    /// Next sequence number with the suspects counted in.
+    /// Next sequence number with the suspects counted in. It never falls, also where the snapshot
+    /// behind a tail was written before that tail was copied.
     fn next_expected(&self) -> u64 {
         let behind = |s: &Suspect| s.header.sequence + u64::from(s.header.count);
-        self.suspects
-            .last()
-            .map_or(self.state.next_sequence, behind)
+        let suspects = self.suspects.iter().map(behind);
+        suspects.fold(self.state.next_sequence, u64::max)
     }
 
     fn scan_segment(
