@@ -77,3 +77,7 @@ fn in_order(runs: &[Range], from: u64, end: u64) -> bool {
     let inside = runs.iter().all(|r| from <= r.first && r.last < end);
     inside && runs.is_sorted_by(|a, b| a.last < b.first)
 }
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;
