@@ -83,6 +83,12 @@ fn what_the_model_has_found_stays_mended() {
             "put not woken",
             "13210fb419d1ffe11264fc7e2b8f4d311217d4a31d8da01854d07d6268724051907e1e4c",
         ),
+        // The copy of a put that held nothing but a position, left by an open that was cut short,
+        // counted again behind the one that followed it (found by the fuzz target `history`).
+        (
+            "a position that goes back",
+            "7902bdf200000008000000ff0000002106f0340720005115c69af2ee3d3932daca",
+        ),
         // Verify called it damage when removals had reached the disk in another order.
         (
             "a gap of segments behind one without frames",

@@ -479,7 +479,10 @@ impl<'a> Judge<'a> {
         }
         // A store that was cut short is never an error of reading.
         let mut bad = self.damaged.unreadable.iter();
-        let bad = bad.any(|(path, ..)| self.damaged.files.contains_key(path));
+        let bad = bad.any(|(path, from, _)| {
+            let file = self.damaged.files.get(path);
+            file.is_some_and(|bytes| *from < bytes.len())
+        });
         // Of a log that was not, the incarnations are known, also where no event is left.
         let alone = view.next_sequence == 1 && view.incarnations.len() == 1;
         let fresh = alone && !log.events.is_empty();

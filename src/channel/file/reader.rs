@@ -178,12 +178,14 @@ impl Reading<'_> {
         range: SeqRange,
         max_bytes: usize,
     ) -> Result<Place, ChannelError> {
-        let Some(segment) = self.core.table().by_number(place.segment) else {
-            return self.continue_behind(place.segment, place, range);
+        let (segment, after) = {
+            // At one moment: a segment that another one follows grows no more.
+            let table = self.core.table();
+            (table.by_number(place.segment), table.after(place.segment))
         };
-        if place.offset >= segment.end {
-            return self.continue_behind(segment.number, place, range);
-        }
+        let Some(segment) = segment.filter(|segment| place.offset < segment.end) else {
+            return Ok(self.continue_behind(after, place, range));
+        };
         let found = self.frame(&segment, place.offset)?;
         let Some((header, body)) = found else {
             return self.damaged(place, &segment);
@@ -196,8 +198,7 @@ impl Reading<'_> {
                 ..place
             });
         }
-        let behind = self.core.table().after(segment.number);
-        if behind.is_some_and(|after| after.first_sequence <= header.sequence) {
+        if after.is_some_and(|after| after.first_sequence <= header.sequence) {
             // A number of a later segment, by a writer that was wrong: neither events nor a hole.
             return Ok(Place {
                 offset: next,
@@ -406,14 +407,8 @@ impl Reading<'_> {
         self.batch.lost.extend(part);
     }
 
-    /// Goes on in the segment behind `number`; what is missing between the two was lost.
-    fn continue_behind(
-        &mut self,
-        number: u32,
-        place: Place,
-        range: SeqRange,
-    ) -> Result<Place, ChannelError> {
-        let after = self.core.table().after(number);
+    /// Goes on in the segment that follows; what is missing between the two was lost.
+    fn continue_behind(&mut self, after: Option<Segment>, place: Place, range: SeqRange) -> Place {
         // Nothing follows although the events are durable: damage has reached the end.
         let first = after
             .as_ref()
@@ -424,15 +419,12 @@ impl Reading<'_> {
             want = first.min(range.last.0 + 1);
         }
         match after {
-            Some(after) => {
-                let offset = wal_format::SEGMENT_HEADER_BYTES;
-                Ok(Place {
-                    segment: after.number,
-                    offset,
-                    want,
-                })
-            }
-            None => Ok(Place { want, ..place }),
+            Some(after) => Place {
+                segment: after.number,
+                offset: wal_format::SEGMENT_HEADER_BYTES,
+                want,
+            },
+            None => Place { want, ..place },
         }
     }
 

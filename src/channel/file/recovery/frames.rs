@@ -3,6 +3,7 @@
 use wal_format::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, PutBody, Record};
 
 use super::Suspect;
+use super::base::is_opening;
 use crate::channel::file::state::{LogState, Op, is_numbered};
 use crate::planted::{Bug, planted};
 
@@ -11,10 +12,15 @@ use crate::planted::{Bug, planted};
 pub(super) fn whole_transactions(suspects: Vec<Suspect>, state: &LogState) -> Vec<Suspect> {
     let (mut sequence, mut control) = (state.next_sequence, state.next_control);
     let (mut whole, mut open) = (Vec::new(), Vec::new());
+    let mut copying = false;
     for suspect in suspects {
         let header = &suspect.header;
+        copying |= begins_a_copy(&suspect);
         if header.kind == FrameKind::Put {
             if header.sequence < sequence && !planted(Bug::NoRepeatCheck) {
+                continue;
+            }
+            if copying && is_among(&whole, &suspect) {
                 continue;
             }
             let gap = header.sequence != sequence && !planted(Bug::NoSequenceCheck);
@@ -44,6 +50,26 @@ pub(super) fn whole_transactions(suspects: Vec<Suspect>, state: &LogState) -> Ve
         whole.append(&mut open);
     }
     whole
+}
+
+/// The snapshot of an open: the frames behind it are copies, and that it is here among the unproven
+/// ones says that the open was cut short.
+fn begins_a_copy(suspect: &Suspect) -> bool {
+    let snapshot = suspect.header.kind == FrameKind::Snapshot && !planted(Bug::EmptyPutAgain);
+    let decoded = snapshot.then(|| Record::decode(FrameKind::Snapshot, &suspect.body));
+    matches!(decoded, Some(Ok(Record::Snapshot(snapshot))) if is_opening(&snapshot))
+}
+
+/// INV-15: a transaction without events has no number of its own that would tell its copy from it;
+/// were the copy of an earlier one applied behind a later one, its positions would go back.
+fn is_among(whole: &[Suspect], copy: &Suspect) -> bool {
+    let same = |original: &Suspect| {
+        original.header.kind == FrameKind::Put
+            && original.header.sequence == copy.header.sequence
+            && original.header.control == copy.header.control
+            && original.body == copy.body
+    };
+    copy.header.count == 0 && whole.iter().any(same)
 }
 
 fn is_numbered_kind(kind: FrameKind) -> bool {

@@ -253,3 +253,42 @@ fn the_next_incarnation_comes_behind_those_that_only_the_tail_names() {
     let tail = vec![opened(6), put(5, 1, 4, WHOLE), opened(5)];
     assert_eq!(recovered(tail).last_incarnation(), 6);
 }
+
+/// INV-15: an open that was cut short has left the copy of the first of two puts without events.
+#[test]
+fn the_copy_of_a_put_without_events_does_not_count_behind_a_later_one() {
+    let at = |value: &str| {
+        let mut encoder = PutEncoder::with_capacity(100);
+        encoder.position(b"key", value.as_bytes());
+        let frame = encoder.finish();
+        let body = frame.buffer[FRAME_HEADER_BYTES..][..frame.body_len as usize].to_vec();
+        suspect(FrameKind::Put, 1, 0, 0, (true, true), body)
+    };
+    let opening = wal_format::Snapshot {
+        incarnation: 2,
+        ..wal_format::Snapshot::default()
+    };
+    let rolled = wal_format::Snapshot {
+        incarnations: vec![(2, 0)],
+        ..opening.clone()
+    };
+    let snapshot = |snapshot: &wal_format::Snapshot| {
+        record(&Record::Snapshot(Box::new(snapshot.clone())), 1, 0)
+    };
+    let last = |suspects: Vec<Suspect>| {
+        let whole = whole_transactions(suspects, &LogState::fresh());
+        match put_op(whole.last().unwrap()).unwrap() {
+            Op::Put { positions, .. } => String::from_utf8(positions[0].1.clone()).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let copied = vec![at("2"), at("3"), snapshot(&opening), at("2")];
+    assert_eq!(last(copied), "3");
+    // What is not there as an original counts.
+    let torn = vec![at("2"), snapshot(&opening), at("2"), at("3")];
+    assert_eq!(last(torn), "3");
+    // Behind a roll, and without any, nothing is a copy: a source may go back.
+    let back = vec![at("2"), at("3"), snapshot(&rolled), at("2")];
+    assert_eq!(last(back), "2");
+    assert_eq!(last(vec![at("2"), at("3"), at("2")]), "2");
+}

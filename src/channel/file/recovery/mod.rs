@@ -155,8 +155,9 @@ pub(super) fn read_log(
 /// Rows R7 and R8.
 fn without_base(files: Vec<File>) -> Result<Recovered, OpenError> {
     let proof = files.iter().any(|f| {
-        // A store that was cut short is never an error of reading, and no frame proves it.
-        f.salt.is_none() || !f.is_readable() || has_damage(f) || has_other_snapshot(f)
+        // A store that was cut short is never an error of reading, and no frame proves it; nor does
+        // it shorten a file.
+        f.salt.is_none() || f.is_cut() || !f.is_readable() || has_damage(f) || has_other_snapshot(f)
     });
     if let Some(file) = files.first()
         && (files.len() > 1 || proof)

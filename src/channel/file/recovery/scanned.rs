@@ -29,6 +29,13 @@ impl File {
         }
     }
 
+    /// Whether the file is shorter than its header says. A segment gets its name with its whole
+    /// length; only an open that was complete gives the unused end of the one before back.
+    pub(super) fn is_cut(&self) -> bool {
+        let size = self.header.as_ref().map(|header| u64::from(header.size));
+        size.is_some_and(|size| self.found.len < size)
+    }
+
     /// Whether every byte can be read.
     pub(super) fn is_readable(&self) -> bool {
         let mut block = vec![0; SEGMENT_HEADER_BYTES as usize];
