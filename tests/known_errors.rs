@@ -217,8 +217,8 @@ fn a_segment_without_its_seal_whose_end_nothing_tells_is_reported_by_verify() {
     damaged_channel::check(b"seg\0\0\0t-00000000.wa.wal\xc5");
 }
 
-/// `damaged_channel`: a snapshot with right sums claimed that 2^48 events had been put before it. What
-/// is missing was found anew by every take, a hundred numbers at a time.
+/// `damaged_channel`: a snapshot with right sums claimed that 2^48 events had been put before it.
+/// What is missing was found anew by every take, a hundred numbers at a time.
 #[test]
 fn a_hole_of_numbers_without_end_is_stepped_over_at_once() {
     damaged_channel::check(&[
@@ -227,9 +227,9 @@ fn a_hole_of_numbers_without_end_is_stepped_over_at_once() {
     ]);
 }
 
-/// `damaged_channel`: of the newest segment nothing could be believed, but one of its frames was whole
-/// and its watermark told how far the segments before it had been durable: damage there was taken for
-/// a torn tail.
+/// `damaged_channel`: of the newest segment nothing could be believed, but one of its frames was
+/// whole and its watermark told how far the segments before it had been durable: damage there was
+/// taken for a torn tail.
 #[test]
 fn a_watermark_behind_a_torn_frame_proves_what_lies_before_it() {
     damaged_channel::check(&[
@@ -238,9 +238,9 @@ fn a_watermark_behind_a_torn_frame_proves_what_lies_before_it() {
     ]);
 }
 
-/// `damaged_channel`: the record that told where the first segment ended was damaged, so its old tail
-/// counted; the snapshot behind it was written before that tail was copied and names fewer events.
-/// The segments seemed to go backwards, and the whole log was refused.
+/// `damaged_channel`: the record that told where the first segment ended was damaged, so its old
+/// tail counted; the snapshot behind it was written before that tail was copied and names fewer
+/// events. The segments seemed to go backwards, and the whole log was refused.
 #[test]
 fn an_old_tail_in_front_of_a_damaged_open_does_not_get_the_log_refused() {
     damaged_channel::check(&[

@@ -75,8 +75,8 @@ impl Told {
 
     /// Whether the log went on durably behind this segment, which has no seal, and still nothing
     /// tells where its frames end. The first record of the next segment names every one before it
-    /// that belongs to the log: where that record is missing and the seal as well, the file may have
-    /// been cut between two frames.
+    /// that belongs to the log: where that record is missing and the seal as well, the file may
+    /// have been cut between two frames.
     pub(super) fn end_is_missing(&self, number: u32) -> bool {
         let told = self.ends.contains_key(&number) || planted(Bug::EndUnasked);
         !told && self.durable.segment() > number

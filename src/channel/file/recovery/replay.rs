@@ -330,8 +330,8 @@ fn old_segment(found: &Found, reference: &SegmentRef) -> Segment {
     }
 }
 
-/// The highest watermark of any valid frame behind the base segment, also of those behind a torn one:
-/// its writer knew that much to be durable, whatever became of the frame itself.
+/// The highest watermark of any valid frame behind the base segment, also of those behind a torn
+/// one: its writer knew that much to be durable, whatever became of the frame itself.
 fn known_durable(files: &[File]) -> Lsn {
     let mut known = Lsn(0);
     if planted(Bug::RotAsTorn) {

@@ -287,8 +287,8 @@ fn torn_tail_and_then_rot_in(kind: FrameKind) {
     assert!(cut_short > 0, "no cut left a segment without its snapshot");
 }
 
-/// INV-9: nothing of the newest segment can be believed, but a frame of it is whole and tells how far
-/// the log was durable when it was written.
+/// INV-9: nothing of the newest segment can be believed, but a frame of it is whole and tells how
+/// far the log was durable when it was written.
 #[test]
 fn a_watermark_behind_a_torn_frame_proves_what_lies_before_it() {
     let disk = SimDisk::default();
