@@ -519,19 +519,17 @@ impl Queue {
         open.into_iter().for_each(|lease| self.release(lease));
     }
 
-    /// Records damage found while reading; whether any of it is news. Numbers that are acknowledged
-    /// or in a sealed epoch are left out: they have been read.
-    pub fn add_lost(&mut self, range: SeqRange) -> bool {
+    /// Records damage found while reading. Numbers that are acknowledged or in a sealed epoch are
+    /// left out: they have been read.
+    pub fn add_lost(&mut self, range: SeqRange) {
         let (first, end) = (range.first.0.max(self.cursor), end_of(range).min(self.end));
         let mut hole = RangeSet::default();
         hole.insert(first, end);
         for set in [&self.acked, &self.acking, &self.sealed] {
             set.within(first, end).for_each(|(f, e)| hole.remove(f, e));
         }
-        let before = self.lost.count();
         hole.iter().for_each(|(f, e)| self.lost.insert(f, e));
         self.debug_check();
-        self.lost.count() > before
     }
 
     /// Bytes are short: asks the staged lease with the lowest numbers to seal now. The same lease

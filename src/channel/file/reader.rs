@@ -395,14 +395,11 @@ impl Reading<'_> {
         let Some(hole) = SeqRange::new(Seq(first), Seq(last)) else {
             return;
         };
-        let news = self.core.queue().add_lost(hole);
-        if news {
-            tracing::error!(
-                channel = %self.core.name,
-                "events {first} to {last} are lost to damage of the log; `forebay wal verify` \
-                 names it"
-            );
-        }
+        tracing::error!(
+            channel = %self.core.name,
+            "events {first} to {last} are lost to damage of the log; `forebay wal verify` names it"
+        );
+        self.core.queue().add_lost(hole);
         let part = SeqRange::new(hole.first, hole.last.min(range.last));
         self.batch.lost.extend(part);
     }

@@ -171,3 +171,62 @@ fn find_salts(files: &mut [File]) -> Vec<u32> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use wal_format::FrameKind;
+
+    use super::*;
+
+    fn found(number: u32) -> Found {
+        Found {
+            number,
+            dir: 0,
+            path: PathBuf::from(segment_name(number)),
+            len: 0,
+        }
+    }
+
+    fn missing(segments: &[u32], spares: &[u32]) -> Option<u32> {
+        missing_newest(&Listing {
+            segments: segments.iter().copied().map(found).collect(),
+            spares: spares.iter().copied().map(found).collect(),
+            ..Listing::default()
+        })
+    }
+
+    #[test]
+    fn a_number_between_the_newest_segment_and_the_prepared_ones_may_have_been_the_end() {
+        assert_eq!(missing(&[1, 3], &[5, 6]), Some(4));
+        assert_eq!(missing(&[1, 3], &[4, 6]), None, "used in order");
+        assert_eq!(missing(&[1, 3], &[]), None);
+        assert_eq!(missing(&[1, 3], &[2]), None, "an old one");
+        assert_eq!(missing(&[], &[2]), None);
+    }
+
+    /// Nothing is known but what the frame's own numbers say.
+    #[test]
+    fn without_a_snapshot_all_before_the_first_frame_is_done_with_and_decisions_may_be_lost() {
+        let header = |control| FrameHeader {
+            kind: FrameKind::Put,
+            first_of_transaction: true,
+            last_of_transaction: true,
+            compression_id: 0,
+            body_len: 0,
+            body_crc: 0,
+            sequence: 7,
+            count: 2,
+            control,
+            put_time_ms: 0,
+            watermark: Lsn(9),
+        };
+        let base = without_snapshot(&header(0));
+        assert_eq!(base.header.watermark, Lsn(0), "its frame is read again");
+        assert_eq!(
+            (base.snapshot.acked_below, base.snapshot.next_epoch),
+            (7, 1)
+        );
+        assert!(!base.snapshot.control_lost);
+        assert!(without_snapshot(&header(1)).snapshot.control_lost);
+    }
+}
