@@ -258,3 +258,13 @@ fn a_log_that_was_cut_to_its_header_is_not_begun_anew() {
         0xfa,
     ]);
 }
+
+/// `damaged_channel`: a snapshot with right sums claimed one event less than there were: the number
+/// of the last one was given again, and a take delivered the old event for the new one.
+#[test]
+fn the_last_numbers_of_a_frame_may_be_those_of_a_later_segment() {
+    damaged_channel::check(&[
+        0xb9, 0xb9, 0xb9, 0xb9, 0xb9, 0x49, 0x6e, 0x63, 0x61, 0xb9, 0xb9, 0xb9, 0xb9, 0xb9, 0xb9,
+        0xb9, 0xb9, 0xec, 0xec, 0xec, 0xee, 0xf7, 0xec, 0x8d, 0x00, 0x2d, 0x89, 0x87, 0x7b,
+    ]);
+}

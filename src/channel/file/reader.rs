@@ -191,15 +191,11 @@ impl Reading<'_> {
             return self.damaged(place, &segment);
         };
         let next = place.offset + aligned(header.body_len);
+        // Numbers of a later segment, by a writer that was wrong, are neither events nor a hole.
+        let bound = after.map_or(u64::MAX, |after| after.first_sequence);
         let end = header.sequence.saturating_add(header.count.into());
-        if header.kind != FrameKind::Put || end <= place.want {
-            return Ok(Place {
-                offset: next,
-                ..place
-            });
-        }
-        if after.is_some_and(|after| after.first_sequence <= header.sequence) {
-            // A number of a later segment, by a writer that was wrong: neither events nor a hole.
+        let end = end.min(bound);
+        if header.kind != FrameKind::Put || end <= place.want || bound <= header.sequence {
             return Ok(Place {
                 offset: next,
                 ..place
@@ -222,7 +218,7 @@ impl Reading<'_> {
             place.offset,
             &header,
             &body,
-            want..range.last.0 + 1,
+            want..end.min(range.last.0 + 1),
             max_bytes,
         )?;
         let offset = if want >= end { next } else { place.offset };
