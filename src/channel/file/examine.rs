@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use wal_format::{
-    FrameHeader, FrameKind, Lsn, PutBody, Record, SEGMENT_HEADER_BYTES, Scanner, SegmentRef, Step,
+    FrameHeader, FrameKind, Lsn, PutBody, Record, SEGMENT_HEADER_BYTES, Scanner, Step,
 };
 
 use self::told::{Told, open_told, scanner};
@@ -232,10 +232,7 @@ fn one_segment(
             let scanner = scanner(file.as_ref(), found.number, salt, end, known);
             let mut ahead = check::Ahead::of(file.as_ref());
             scan(scanner, found, &mut ahead, &mut segment, seen, report);
-            note_cut(told, file_end, found, seen, report);
-            if segment.state != "sealed" && all.end_is_missing(found.number) {
-                note_missing_end(found, segment.end, seen, report);
-            }
+            note_cut(all, file_end, found, &segment, seen, report);
             if segment.state == "sealed" {
                 let behind = ahead.behind_seal(segment.end, file_end);
                 let behind = behind.map(|(at, why)| check::harmless(found, at, why));
@@ -258,30 +255,31 @@ fn one_segment(
     report.segments.push(segment);
 }
 
-/// A file that was cut between two frames holds no bad byte; later segments know where it ended.
+/// A file that was cut between two frames holds no bad byte: a later segment knows where it ended,
+/// or nothing does. What follows may be gone; the numbers of the next frame tell whether it is.
 fn note_cut(
-    told: Option<SegmentRef>,
+    all: &Told,
     file_end: u32,
     found: &Found,
+    segment: &SegmentReport,
     seen: &mut Seen,
     report: &mut LogReport,
 ) {
-    let noted = |damage: &DamageReport| damage.segment == found.number && damage.resume.is_none();
-    let Some(told) = told.filter(|told| told.end > file_end.max(SEGMENT_HEADER_BYTES)) else {
-        return;
+    let (at, why) = match all.end_of(found.number) {
+        Some(told) if told.end > file_end.max(SEGMENT_HEADER_BYTES) => {
+            let why = format!("the file ends here, its frames went on to {}", told.end);
+            (file_end, why)
+        }
+        None if segment.state != "sealed" && all.end_is_missing(found.number) => {
+            let why =
+                "its frames end here, and neither a seal nor a later record says that they do";
+            (segment.end, why.to_owned())
+        }
+        _ => return,
     };
-    if !seen.pending.as_ref().is_some_and(noted) {
-        let why = format!("the file ends here, its frames went on to {}", told.end);
-        note(seen, report, found, file_end, why, None);
-    }
-}
-
-/// What follows may be gone; the numbers of the next frame tell whether anything is.
-fn note_missing_end(found: &Found, end: u32, seen: &mut Seen, report: &mut LogReport) {
     let noted = |damage: &DamageReport| damage.segment == found.number && damage.resume.is_none();
     if !seen.pending.as_ref().is_some_and(noted) {
-        let why = "its frames end here, and neither a seal nor a later record says that they do";
-        note(seen, report, found, end, why.to_owned(), None);
+        note(seen, report, found, at, why, None);
     }
 }
 

@@ -353,6 +353,18 @@ fn a_release_during_a_read_voids_its_result() {
     assert_eq!(q.counts().waiting, 10);
 }
 
+/// A hole is told with its whole length: it may reach over what another lease has read.
+#[test]
+fn a_hole_leaves_out_what_is_sealed_and_what_is_not_there_yet() {
+    let (mut q, now) = (waiting(100), Instant::now());
+    let a = q.open_lease(staged(1_000));
+    q.grant(a, 10, now).expect("held").expect("more");
+    q.granted(a, Seq(9), None);
+    q.seal(a, Seq(9)).expect("held");
+    q.add_lost(run(5, 5_000));
+    assert_eq!(q.lost_ranges(), [run(10, 99)]);
+}
+
 #[test]
 fn lost_runs_are_named_and_do_not_count_against_the_request() {
     let (mut q, now) = (waiting(100), Instant::now());

@@ -58,7 +58,7 @@ fn copies(recovered: &Recovered) -> Option<&'static str> {
 }
 
 /// Of a frame, what the rules look at.
-fn header(kind: FrameKind, sequence: u64, control: u64) -> FrameHeader {
+pub(super) fn header(kind: FrameKind, sequence: u64, control: u64) -> FrameHeader {
     FrameHeader {
         kind,
         first_of_transaction: true,

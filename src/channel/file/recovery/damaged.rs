@@ -176,6 +176,7 @@ fn find_salts(files: &mut [File]) -> Vec<u32> {
 mod tests {
     use wal_format::FrameKind;
 
+    use super::super::accepted;
     use super::*;
 
     fn found(number: u32) -> Found {
@@ -208,17 +209,8 @@ mod tests {
     #[test]
     fn without_a_snapshot_all_before_the_first_frame_is_done_with_and_decisions_may_be_lost() {
         let header = |control| FrameHeader {
-            kind: FrameKind::Put,
-            first_of_transaction: true,
-            last_of_transaction: true,
-            compression_id: 0,
-            body_len: 0,
-            body_crc: 0,
-            sequence: 7,
-            count: 2,
-            control,
-            put_time_ms: 0,
             watermark: Lsn(9),
+            ..accepted::header(FrameKind::Put, 7, control)
         };
         let base = without_snapshot(&header(0));
         assert_eq!(base.header.watermark, Lsn(0), "its frame is read again");

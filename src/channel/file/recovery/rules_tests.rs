@@ -1,7 +1,8 @@
 //! Each rule on both sides of its limit.
 
-use wal_format::{Epoch, FrameKind, Identity, Lsn, Open};
+use wal_format::{Epoch, FrameKind, Identity, Open};
 
+use super::super::accepted;
 use super::*;
 
 const ACKED: &str = "it acknowledges events that were never put";
@@ -14,19 +15,7 @@ const OPENS: &str = "its incarnations are not in order";
 const SEGMENTS: &str = "it names segments that cannot be there";
 
 fn header(sequence: u64, control: u64) -> FrameHeader {
-    FrameHeader {
-        kind: FrameKind::Watermark,
-        first_of_transaction: true,
-        last_of_transaction: true,
-        compression_id: 0,
-        body_len: 0,
-        body_crc: 0,
-        sequence,
-        count: 0,
-        control,
-        put_time_ms: 0,
-        watermark: Lsn(0),
-    }
+    accepted::header(FrameKind::Watermark, sequence, control)
 }
 
 /// What is broken by a record in front of which nine events were put.
