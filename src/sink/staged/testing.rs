@@ -320,8 +320,27 @@ impl EpochJournal for Arc<TestChannel> {
 /// Stops a process at a chosen point: from there on no call returns.
 #[derive(Debug, Default)]
 pub(crate) struct Crash {
-    state: Mutex<(u64, Option<u64>, String)>,
+    wanted: Wanted,
+    state: Mutex<Passed>,
     crashed: Notify,
+}
+
+#[derive(Debug, Default)]
+enum Wanted {
+    #[default]
+    Nothing,
+    /// The point that so many others came before.
+    Count(u64),
+    /// The first point with this in its name. Tasks side by side reach their points in another
+    /// order on a busy machine, so a number does not say which one it is.
+    Name(String),
+}
+
+#[derive(Debug, Default)]
+struct Passed {
+    points: u64,
+    /// The point at which everything stopped.
+    stopped: Option<String>,
 }
 
 impl Crash {
@@ -329,8 +348,14 @@ impl Crash {
         Arc::default()
     }
     pub(crate) fn at(point: u64) -> Arc<Self> {
+        Self::when(Wanted::Count(point))
+    }
+    pub(crate) fn named(part: &str) -> Arc<Self> {
+        Self::when(Wanted::Name(part.to_owned()))
+    }
+    fn when(wanted: Wanted) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new((0, Some(point), String::new())),
+            wanted,
             ..Self::default()
         })
     }
@@ -338,11 +363,8 @@ impl Crash {
     pub(crate) async fn reached(&self) -> String {
         loop {
             let crashed = self.crashed.notified();
-            {
-                let state = lock(&self.state);
-                if state.1.is_some_and(|at| state.0 > at) {
-                    return state.2.clone();
-                }
+            if let Some(at) = lock(&self.state).stopped.clone() {
+                return at;
             }
             crashed.await;
         }
@@ -350,12 +372,16 @@ impl Crash {
     pub(crate) async fn point(&self, what: &str) {
         let stop = {
             let mut state = lock(&self.state);
-            let (now, at) = (state.0, state.1);
-            state.0 += 1;
-            if at == Some(now) {
-                state.2 = what.to_owned();
+            let here = match &self.wanted {
+                Wanted::Nothing => false,
+                Wanted::Count(count) => state.points == *count,
+                Wanted::Name(part) => what.contains(part),
+            };
+            state.points += 1;
+            if here && state.stopped.is_none() {
+                state.stopped = Some(what.to_owned());
             }
-            at.is_some_and(|at| now >= at)
+            state.stopped.is_some()
         };
         if stop {
             self.crashed.notify_waiters();

@@ -76,7 +76,7 @@ pub(super) fn header(kind: FrameKind, sequence: u64, control: u64) -> FrameHeade
 
 #[cfg(test)]
 mod tests {
-    use wal_format::{Lsn, Range};
+    use wal_format::{FRAME_HEADER_BYTES, Lsn, PutEncoder, Range};
 
     use super::super::Suspect;
     use super::*;
@@ -127,6 +127,30 @@ mod tests {
     fn a_record_that_only_its_old_frame_allows_is_refused_before_it_is_copied() {
         let mut tail = read();
         tail.suspects.push(acknowledgement(20));
+        let why = refused_next_time(&tail, 6);
+        assert_eq!(why, Some("it acknowledges events that were never put"));
+    }
+
+    /// Once the put behind it is copied too, the snapshot of the next segment would allow it.
+    #[test]
+    fn a_record_is_refused_that_only_a_later_put_allows() {
+        let mut events = PutEncoder::with_capacity(100);
+        for _ in 0..20 {
+            events.event(std::iter::empty(), b"event", None);
+        }
+        let frame = events.finish();
+        let put = Suspect {
+            header: FrameHeader {
+                count: 20,
+                ..header(FrameKind::Put, 10, 0)
+            },
+            body: frame.buffer[FRAME_HEADER_BYTES..][..frame.body_len as usize].to_vec(),
+            end: Lsn(0),
+        };
+        let mut tail = read();
+        tail.suspects = vec![put.clone(), acknowledgement(20)];
+        assert_eq!(refused_next_time(&tail, 6), None);
+        tail.suspects = vec![acknowledgement(20), put];
         let why = refused_next_time(&tail, 6);
         assert_eq!(why, Some("it acknowledges events that were never put"));
     }

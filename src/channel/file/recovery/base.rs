@@ -93,12 +93,10 @@ fn read_snapshot(file: &File) -> Option<(FrameHeader, Snapshot, u32)> {
         return None;
     }
     let mut scanner = file.scanner(SEGMENT_HEADER_BYTES, end, Lsn(0));
-    let Step::Frame { header, body, lsn } = step(&mut scanner) else {
+    // Anything but a good frame at this very place is another step.
+    let Step::Frame { header, body, .. } = step(&mut scanner) else {
         return None;
     };
-    if header.kind != FrameKind::Snapshot || lsn.offset() != SEGMENT_HEADER_BYTES {
-        return None;
-    }
     let Ok(Record::Snapshot(snapshot)) = Record::decode(header.kind, body) else {
         return None;
     };

@@ -373,3 +373,7 @@ fn ends_by_later_openings(files: &[File]) -> Vec<(u32, u32)> {
     }
     ends
 }
+
+#[cfg(test)]
+#[path = "replay_tests.rs"]
+mod tests;

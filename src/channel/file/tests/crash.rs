@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::super::options::{SPARES_AHEAD, SPARES_RESERVED};
 use super::super::*;
+use super::planted::{put_stepped, roll, segment_files, small, stepped};
 use super::{batch, take_all};
 use crate::env::clock;
 use crate::env::disk::{DiskFile, WriteBackend};
@@ -216,6 +217,44 @@ fn a_log_without_any_readable_snapshot_is_refused_untouched() {
         "{error}"
     );
     assert_eq!(disk.operations(), before, "nothing was touched");
+}
+
+/// Row R8: a first open that was cut short leaves a whole header and one segment.
+#[test]
+fn what_no_first_open_leaves_is_refused_although_no_frame_can_be_read() {
+    let begun = |rolls: usize| {
+        let disk = SimDisk::default();
+        let channel = stepped(&disk);
+        put_stepped(&channel, 0, 2);
+        (0..rolls).for_each(|_| roll(&channel));
+        drop(channel);
+        disk.kill()
+    };
+    let refused = |disk: &SimDisk| {
+        let options = small(&["/data"]);
+        let opened = FileChannel::open("c1", options, Arc::new(disk.clone()), clock::system());
+        let error = opened.unwrap_err().to_string();
+        error.contains("no segment has a readable snapshot")
+    };
+    let disk = begun(0);
+    for (path, end) in lengths(&disk) {
+        disk.flip(&path, 40, 3).unwrap();
+        disk.flip(&path, end - 4096 + 40, 3).unwrap();
+    }
+    assert!(refused(&disk), "no copy of the header");
+    let disk = begun(1);
+    for (path, end) in lengths(&disk) {
+        let file = disk.open(&path, true, WriteBackend::Pwrite).unwrap();
+        blank(file.as_ref(), 4096, end - 8192);
+        file.store_at(4096, &[&[0x5a; 700]]).unwrap();
+    }
+    assert!(refused(&disk), "two segments");
+}
+
+fn lengths(disk: &SimDisk) -> Vec<(PathBuf, usize)> {
+    let files = segment_files(disk).into_iter();
+    let length = |path: &Path| disk.content(path).unwrap().len();
+    files.map(|path| (path.clone(), length(&path))).collect()
 }
 
 /// INV-9: a sector that cannot be read is a report, not a signal and not a stop.

@@ -17,6 +17,7 @@ use crate::event::Event;
 mod adopt;
 mod crash;
 mod findings;
+mod forged;
 mod home;
 mod ownership;
 mod planted;

@@ -82,7 +82,7 @@ fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Option<F::Output> {
 }
 
 /// Runs a call to its end, with a turn of the committer whenever it waits.
-fn drive<F: Future>(channel: &SteppedChannel, call: F) -> F::Output {
+pub(super) fn drive<F: Future>(channel: &SteppedChannel, call: F) -> F::Output {
     let mut call = Box::pin(call);
     for _ in 0..100 {
         if let Some(output) = poll(&mut call) {

@@ -322,7 +322,7 @@ fn a_watermark_behind_a_torn_frame_proves_what_lies_before_it() {
     assert_eq!(found.collect::<Vec<_>>(), [(0, report.damage[0].offset)]);
 }
 
-fn frames(disk: &SimDisk, segment: &segment::Segment) -> Vec<(Lsn, FrameHeader)> {
+pub(super) fn frames(disk: &SimDisk, segment: &segment::Segment) -> Vec<(Lsn, FrameHeader)> {
     let file = segment::open_cold(disk, segment).unwrap();
     let mut scanner = wal_format::Scanner::new(
         reader::Salvage(file.as_ref()),

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::super::super::simulation::{LogView, SteppedChannel, Turn};
+use super::super::planted::{drive, put_stepped, roll, segment_files, stepped};
 use super::*;
 use crate::channel::{ChannelError, PutBatch};
 use crate::env::disk_sim::Crash;
@@ -83,6 +84,57 @@ fn the_number_of_an_incarnation_that_was_only_in_the_page_cache_is_not_given_aga
         }
     }
     assert!(images > 1000, "{images} images");
+}
+
+/// Its copies may lack what its snapshot counts on, and a later segment proves nothing of them.
+#[test]
+fn an_open_that_was_cut_short_is_no_base_when_the_snapshot_behind_it_rots() {
+    let mut cut_short = 0;
+    let disk = SimDisk::default();
+    // Nothing proves the put to be durable, so the next open copies it.
+    put_stepped(&stepped(&disk), 0, 2);
+    let disk = disk.kill();
+    disk.record();
+    drop(stepped(&disk));
+    for moment in disk.recorded() {
+        for crashed in moment.every_crash() {
+            let before = segment_files(&crashed).len();
+            let channel = stepped(&crashed);
+            put_stepped(&channel, 2, 2);
+            put_stepped(&channel, 4, 2);
+            drop(channel);
+            let disk = crashed.kill();
+            let files = segment_files(&disk);
+            cut_short += u32::from(before > 1 && files.len() > 2);
+            disk.flip(files.last().unwrap(), 4096 + 70, 3).unwrap();
+            let found = take_all(stepped(&disk).channel());
+            assert_eq!(found, (numbers(0..6), Vec::new()), "{files:?}");
+        }
+    }
+    assert!(cut_short > 10, "{cut_short} opens were cut short");
+}
+
+/// INV-7: of two snapshots that saw a segment dead, both are on the medium before it goes.
+#[test]
+fn a_snapshot_that_nothing_proves_does_not_count_for_the_deletion_of_a_segment() {
+    let covered = |puts: u64| {
+        let disk = SimDisk::default();
+        let channel = stepped(&disk);
+        put_stepped(&channel, 0, 2);
+        let dynamic: Arc<dyn Channel> = Arc::clone(channel.channel()) as _;
+        let mut take = TakeTransaction::begin(dynamic, TakeMode::Batch).unwrap();
+        take.take(2, usize::MAX).unwrap();
+        drive(&channel, take.commit()).unwrap();
+        roll(&channel);
+        for n in 0..puts {
+            put_stepped(&channel, 2 + n, 1);
+        }
+        drop(channel);
+        let again = stepped(&disk.kill());
+        again.inside().segments[0].covered
+    };
+    // The watermark of the put lies behind the snapshot.
+    assert_eq!([covered(0), covered(1)], [1, 2]);
 }
 
 /// Counts how often somebody is woken.

@@ -1,0 +1,124 @@
+//! Records with right sums that no channel writes: what an open believes of them. `recovery::rules`
+//! says which they are; here they stand in a log.
+
+use wal_format::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, Range, Record};
+
+use super::planted::{drive, put_stepped, roll, small, stepped};
+use super::review::frames;
+use super::*;
+use crate::channel::file::simulation::SteppedChannel;
+use crate::env::disk_sim::SimDisk;
+
+/// Two segments: events 1 and 2 in the first, 3 to 6 and an acknowledgement of 1 in the second.
+fn log() -> (SimDisk, [segment::Segment; 2]) {
+    let disk = SimDisk::default();
+    let channel = stepped(&disk);
+    put_stepped(&channel, 0, 2);
+    roll(&channel);
+    put_stepped(&channel, 2, 2);
+    let dynamic: Arc<dyn Channel> = Arc::clone(channel.channel()) as _;
+    let mut take = TakeTransaction::begin(dynamic, TakeMode::Batch).unwrap();
+    take.take(1, usize::MAX).unwrap();
+    drive(&channel, take.commit()).unwrap();
+    put_stepped(&channel, 4, 2);
+    let table = channel.channel().core.table().segments.clone();
+    let [.., first, second] = table.as_slice() else {
+        panic!("{table:?}");
+    };
+    (disk.kill(), [first.clone(), second.clone()])
+}
+
+/// Changes the first record of this kind in a segment; its sums are right again.
+fn forge(
+    disk: &SimDisk,
+    segment: &segment::Segment,
+    kind: FrameKind,
+    change: impl Fn(&mut FrameHeader, &mut Record),
+) -> u32 {
+    let mut found = frames(disk, segment).into_iter();
+    let (lsn, mut header) = found.find(|(_, header)| header.kind == kind).unwrap();
+    let file = disk
+        .open(&segment.path, true, WriteBackend::Pwrite)
+        .unwrap();
+    let mut body = vec![0; header.body_len as usize];
+    let behind = u64::from(lsn.offset()) + FRAME_HEADER_BYTES as u64;
+    file.read_at(behind, &mut body).unwrap();
+    let mut record = Record::decode(kind, &body).unwrap();
+    change(&mut header, &mut record);
+    let forged = record.encode();
+    assert_eq!(forged.len(), body.len(), "it must fit its place");
+    header.body_crc = crc32fast::hash(&forged);
+    let mut bytes = [0; FRAME_HEADER_BYTES];
+    header.encode(segment.salt, lsn, &mut bytes);
+    file.store_at(u64::from(lsn.offset()), &[&bytes, &forged])
+        .unwrap();
+    lsn.offset()
+}
+
+/// Damage by segment and offset, and the events that are delivered.
+type Seen = (Vec<(u32, u32)>, Vec<u64>);
+
+/// What opening finds, or why it is refused.
+fn opened(disk: &SimDisk) -> Result<Seen, String> {
+    let (before, options) = (disk.operations(), small(&["/data"]));
+    let (shared, clock) = (Arc::new(disk.clone()), clock::system());
+    let channel = SteppedChannel::open("c1", options, shared, clock).map_err(|error| {
+        assert_eq!(disk.operations(), before, "nothing is touched");
+        error.to_string()
+    })?;
+    let damage = channel.found().damage.into_iter();
+    let (taken, lost) = take_all(channel.channel());
+    assert_eq!(lost, []);
+    Ok((
+        damage.map(|(segment, at, _)| (segment, at)).collect(),
+        taken,
+    ))
+}
+
+#[test]
+fn a_log_that_nobody_forged_is_opened_without_a_word() {
+    let (disk, _) = log();
+    assert_eq!(opened(&disk), Ok((Vec::new(), all(1..6))));
+}
+
+#[test]
+fn an_acknowledgement_of_what_was_never_put_refuses_the_log() {
+    let (disk, [_, second]) = log();
+    forge(&disk, &second, FrameKind::Ack, |_, record| {
+        *record = Record::Ack(vec![Range {
+            first: 1,
+            last: 100,
+        }]);
+    });
+    let why = opened(&disk).unwrap_err();
+    assert!(why.contains("events that were never put"), "{why}");
+}
+
+/// The base is the segment before, and the snapshot is met again on the way.
+#[test]
+fn a_snapshot_that_contradicts_itself_is_damage_and_costs_nothing() {
+    let (disk, [_, second]) = log();
+    let at = forge(&disk, &second, FrameKind::Snapshot, |_, record| {
+        unlikely(record);
+    });
+    assert_eq!(opened(&disk), Ok((vec![(second.number, at)], all(1..6))));
+}
+
+/// One that counts events which no frame shows is not passed over: they may be lost.
+#[test]
+fn a_snapshot_that_contradicts_itself_and_the_frames_before_it_refuses_the_log() {
+    let (disk, [_, second]) = log();
+    forge(&disk, &second, FrameKind::Snapshot, |header, record| {
+        header.sequence += 1;
+        unlikely(record);
+    });
+    let why = opened(&disk).unwrap_err();
+    assert!(why.contains("events that were never put"), "{why}");
+}
+
+/// Says that event 99 is the first that is not acknowledged.
+fn unlikely(record: &mut Record) {
+    if let Record::Snapshot(snapshot) = record {
+        snapshot.acked_below = 99;
+    }
+}
