@@ -7,7 +7,9 @@
 //! the salt that was written. One frame proves nothing: the salt counts when a second frame is
 //! good with it, which happens by chance once in 2^32.
 
-use wal_format::{FRAME_ALIGN, FRAME_HEADER_BYTES, FrameHeader, Lsn, SEGMENT_HEADER_BYTES, Step};
+use wal_format::{
+    FRAME_ALIGN, FRAME_HEADER_BYTES, FrameHeader, FrameKind, Lsn, SEGMENT_HEADER_BYTES, Step,
+};
 
 use super::scanned::{File, step};
 
@@ -50,7 +52,7 @@ fn salt_for(segment: u32, at: usize, block: &[u8], rest: &[u8]) -> Option<u64> {
     };
     let (sum, length, body_sum) = (word(0)?, word(8)?, word(12)?);
     // What no header holds needs no equations: zeros above all.
-    if block[4] == 0 || block[4] > 12 || block[6..8] != [0, 0] {
+    if FrameKind::try_from(block[4]).is_err() || block[6..8] != [0, 0] {
         return None;
     }
     let body = rest.get(FRAME_HEADER_BYTES..)?.get(..length as usize)?;
@@ -109,3 +111,7 @@ fn good_frames(file: &File, salt: u64) -> usize {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "salt_tests.rs"]
+mod tests;
