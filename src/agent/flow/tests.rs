@@ -229,6 +229,10 @@ fn all_tiers(story: &Story) -> Vec<Arc<ComponentSpec>> {
         .collect()
 }
 
+fn has_come(story: &Story, moment: &str) -> bool {
+    story.lock().unwrap().iter().any(|what| what == moment)
+}
+
 fn starts(story: &Story) -> usize {
     story
         .lock()
@@ -340,15 +344,7 @@ async fn a_panic_is_a_failure_of_one_component_only() {
         specs
     });
     let flow = tokio::spawn(stage.flow.run(stage.orders));
-    until(|| {
-        stage
-            .story
-            .lock()
-            .unwrap()
-            .iter()
-            .any(|what| what == "start Sink")
-    })
-    .await;
+    until(|| has_come(&stage.story, "start Sink")).await;
     stage.phase.send_replace(Phase::Stop);
     assert_eq!(flow.await.unwrap(), FlowEnd::Clean);
 }
@@ -393,15 +389,7 @@ async fn a_stop_that_is_cut_short_says_that_it_was_not_drained() {
     let flow = tokio::spawn(stage.flow.run(stage.orders));
     until(|| starts(&stage.story) == 1).await;
     stage.phase.send_replace(Phase::Stop);
-    until(|| {
-        stage
-            .story
-            .lock()
-            .unwrap()
-            .iter()
-            .any(|what| what == "stop Source")
-    })
-    .await;
+    until(|| has_come(&stage.story, "stop Source")).await;
     assert!(!flow.is_finished());
     stage.phase.send_replace(Phase::Abort);
     assert!(matches!(flow.await.unwrap(), FlowEnd::NotDrained(_)));
@@ -419,24 +407,9 @@ async fn what_is_only_in_memory_is_taken_before_the_sinks_stop() {
     let channel = stage.channel.lock().unwrap().clone().unwrap();
     channel.set(|status| status.waiting = 1);
     stage.phase.send_replace(Phase::Stop);
-    until(|| {
-        stage
-            .story
-            .lock()
-            .unwrap()
-            .iter()
-            .any(|what| what == "stop Source")
-    })
-    .await;
+    until(|| has_come(&stage.story, "stop Source")).await;
     tokio::time::sleep(WATCH_EVERY * 2).await;
-    assert!(
-        !stage
-            .story
-            .lock()
-            .unwrap()
-            .iter()
-            .any(|what| what == "stop Sink")
-    );
+    assert!(!has_come(&stage.story, "stop Sink"));
     channel.set(|status| status.waiting = 0);
     assert_eq!(flow.await.unwrap(), FlowEnd::Clean);
 }
