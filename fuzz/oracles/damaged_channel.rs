@@ -292,6 +292,8 @@ impl Damaged<'_> {
         };
         judge.untouched(&shown);
         if !self.lies {
+            // What is whole behind the damage is delivered, whatever is lost.
+            assert_eq!(shown.error, None, "takes end with an error");
             judge.opened(&shown);
             judge.verified(&shown, report.as_ref());
         }

@@ -108,14 +108,16 @@ impl Core {
         })
     }
 
+    /// Where to look for an event. Where its segment is missing at the front of the log, that is
+    /// the first one there is: what stood before it was lost.
     fn find(&self, sequence: u64) -> Result<Place, ChannelError> {
-        let segment = self
-            .table()
-            .holding(sequence)
-            .ok_or_else(|| ChannelError::Refused {
-                channel: self.name.clone(),
-                reason: format!("event {sequence} is in no segment"),
-            })?;
+        let table = self.table();
+        let holding = table.holding(sequence);
+        let segment = holding.or_else(|| table.segments.first().cloned());
+        let segment = segment.ok_or_else(|| ChannelError::Refused {
+            channel: self.name.clone(),
+            reason: format!("event {sequence} is in no segment"),
+        })?;
         Ok(Place {
             segment: segment.number,
             offset: wal_format::SEGMENT_HEADER_BYTES,

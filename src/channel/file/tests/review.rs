@@ -322,6 +322,25 @@ fn a_watermark_behind_a_torn_frame_proves_what_lies_before_it() {
     assert_eq!(found.collect::<Vec<_>>(), [(0, report.damage[0].offset)]);
 }
 
+/// INV-9: as where a segment in the middle is missing.
+#[test]
+fn events_of_an_oldest_segment_that_is_missing_are_lost_by_name_and_the_rest_is_delivered() {
+    let disk = SimDisk::default();
+    let channel = open(&disk);
+    for n in 0..60 {
+        put(&channel, 2 * n, 2);
+    }
+    let table = channel.core.table().segments.clone();
+    let gone = table[1].first_sequence - 1;
+    assert!(gone > 10);
+    drop(channel);
+    let disk = disk.kill();
+    disk.remove(&table[0].path).unwrap();
+    let (taken, lost) = take_all(&open(&disk));
+    assert_eq!(taken, (gone..120).collect::<Vec<_>>());
+    assert_eq!(lost, [range(1, gone)]);
+}
+
 pub(super) fn frames(disk: &SimDisk, segment: &segment::Segment) -> Vec<(Lsn, FrameHeader)> {
     let file = segment::open_cold(disk, segment).unwrap();
     let mut scanner = wal_format::Scanner::new(
