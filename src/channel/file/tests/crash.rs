@@ -242,6 +242,22 @@ fn what_no_first_open_leaves_is_refused_although_no_frame_can_be_read() {
         disk.flip(&path, end - 4096 + 40, 3).unwrap();
     }
     assert!(refused(&disk), "no copy of the header");
+    let disk = begun(0);
+    for (path, _) in lengths(&disk) {
+        let file = disk.open(&path, true, WriteBackend::Pwrite).unwrap();
+        file.truncate(4096).unwrap();
+    }
+    assert!(refused(&disk), "cut to its header");
+    let disk = begun(0);
+    for (path, end) in lengths(&disk) {
+        disk.fail_reads(&path, 4096..end as u64 - 4096).unwrap();
+    }
+    assert!(refused(&disk), "unreadable");
+    let disk = begun(0);
+    for (path, _) in lengths(&disk) {
+        disk.flip(&path, 4096 + 70, 3).unwrap();
+    }
+    assert!(refused(&disk), "a snapshot that a later frame proves");
     let disk = begun(1);
     for (path, end) in lengths(&disk) {
         let file = disk.open(&path, true, WriteBackend::Pwrite).unwrap();

@@ -218,6 +218,25 @@ fn a_segment_without_its_headers_is_read_by_its_frames() {
     }
 }
 
+/// The snapshot behind it is lost too: the record of the start that followed it tells the salt.
+#[test]
+fn the_salt_of_a_segment_is_known_by_the_start_behind_it() {
+    let disk = log().kill();
+    put(&open(&disk), 200..204);
+    let disk = disk.kill();
+    let [.., before, newest] = &segments(&disk)[..] else {
+        panic!("one segment");
+    };
+    let len = disk.content(before).unwrap().len();
+    for at_header in [0, len - 4096] {
+        disk.zero(before, at_header..at_header + 512).unwrap();
+    }
+    disk.flip(newest, 4096 + 70, 3).unwrap();
+    let report = salvage(&disk, PossiblyDelivered::Keep);
+    assert_eq!(report.salts_found, Vec::<u32>::new());
+    assert_eq!(kept(&report), [(11, 204)]);
+}
+
 #[test]
 fn an_unreadable_sector_and_a_cut_file_cost_what_stood_there() {
     let disk = log();
