@@ -279,3 +279,13 @@ fn a_log_whose_oldest_segment_is_missing_delivers_what_is_there() {
         0x14, 0x14, 0x76, 0x14,
     ]);
 }
+
+/// `damaged_channel`: an unproven put with right sums could not be decoded. The log was refused, as
+/// it must be, but only when the put was to be copied: prepared segments and dead ones were gone.
+#[test]
+fn a_tail_that_cannot_be_copied_is_refused_before_anything_is_changed() {
+    damaged_channel::check(&[
+        0x0c, 0x4c, 0x05, 0xff, 0xff, 0xff, 0xff, 0xff, 0x00, 0x00, 0x00, 0xff, 0x05, 0x2c, 0x00,
+        0x4c, 0x05, 0xff, 0xff, 0xff, 0xff,
+    ]);
+}

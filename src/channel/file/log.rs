@@ -94,13 +94,21 @@ impl Active {
 
     /// Bytes that frames may still take, with room kept for a watermark and the seal.
     pub(super) fn room(&self) -> usize {
-        let kept = if planted(Bug::NoSealRoom) {
-            0
-        } else {
-            SEAL_ROOM
-        };
-        (self.frames_end - self.tail).saturating_sub(kept) as usize
+        room_between(self.tail, self.frames_end)
     }
+
+    /// The same of an empty segment of `size` bytes.
+    pub(super) fn room_of(size: u32) -> usize {
+        room_between(SEGMENT_HEADER_BYTES, size - SEGMENT_HEADER_BYTES)
+    }
+}
+
+fn room_between(tail: u32, frames_end: u32) -> usize {
+    let kept = match planted(Bug::NoSealRoom) {
+        true => 0,
+        false => SEAL_ROOM,
+    };
+    (frames_end - tail).saturating_sub(kept) as usize
 }
 
 /// Kept free in every segment: a watermark frame and the seal.

@@ -3,22 +3,23 @@
 //! *Crash*: until the new segment's first group is synced nothing that was there has changed but
 //! names of prepared segments; afterwards the old segment ends where the snapshot says.
 
+mod first_group;
 mod room;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use wal_format::{FrameKind, Identity, Open, Record};
+use wal_format::{Identity, Open};
 
 use super::home::Home;
 use super::layout::{self, Found, Listing};
-use super::log::{Active, Entry, EntryOp, LogWriter};
+use super::log::LogWriter;
 use super::options::SPARES_RESERVED;
 use super::ownership::{self, Ownership};
 use super::prepare::{PoolState, Preparer, Spare, SparePool};
-use super::recovery::{self, Damage, Recovered, Suspect, TornTail};
-use super::segment::{Segment, SegmentTable, read_header};
-use super::state::{LogState, Op};
+use super::recovery::{self, Damage, Recovered, TornTail};
+use super::segment::{SegmentTable, read_header};
+use super::state::LogState;
 use super::{Core, FileChannel, FileChannelOptions, OpenError, unpoisoned};
 use crate::channel::journal::Incarnation;
 use crate::channel::queue::Queue;
@@ -118,6 +119,8 @@ pub(super) fn open_core(
         recovered,
     };
     opening.check_acceptable()?;
+    let (ownership, open) = opening.next_incarnation()?;
+    opening.check_first_group(&open)?;
     let numbered = listing.segments.iter().chain(&listing.spares);
     let mut prepared = Prepared {
         spares: opening.usable_spares(&listing),
@@ -125,7 +128,7 @@ pub(super) fn open_core(
     };
     opening.sweep(&listing, &mut prepared);
     opening.make_room_for_a_start(&mut prepared);
-    let core = opening.begin(channel_id, prepared)?;
+    let core = opening.begin(channel_id, prepared, ownership, &open)?;
     Ok((Arc::new(core), locks, verdict))
 }
 
@@ -249,8 +252,8 @@ impl Opening<'_> {
         Ok(Ownership::new(identity, changed, refusal))
     }
 
-    /// Writes the first group of this incarnation and returns the channel's core.
-    fn begin(&mut self, channel_id: [u8; 16], mut prepared: Prepared) -> Result<Core, OpenError> {
+    /// What the Incarnation record is going to say.
+    fn next_incarnation(&mut self) -> Result<(Ownership, Open), OpenError> {
         let dir = &self.options.data_dirs[0].clone();
         let ownership = self.ownership(dir)?;
         let number = self.recovered.last_incarnation() + 1;
@@ -263,6 +266,19 @@ impl Opening<'_> {
             opened_at_ms: self.preparer.clock.wall_ms(),
             previous: self.recovered.last_believed(),
         };
+        Ok((ownership, open))
+    }
+
+    /// Writes the first group of this incarnation and returns the channel's core.
+    fn begin(
+        &mut self,
+        channel_id: [u8; 16],
+        mut prepared: Prepared,
+        ownership: Ownership,
+        open: &Open,
+    ) -> Result<Core, OpenError> {
+        let dir = &self.options.data_dirs[0].clone();
+        let (number, nonce) = (open.incarnation, open.nonce);
         let mut last_error = None;
         for _ in 0..ATTEMPTS {
             let spare = match self.next_spare(&mut prepared) {
@@ -273,7 +289,7 @@ impl Opening<'_> {
                 }
             };
             let path = spare.path.clone();
-            match self.first_group(spare, &open) {
+            match self.first_group(spare, open) {
                 Ok((spare, writer, state)) => {
                     let incarnation = Incarnation { number, nonce };
                     let few = prepared.spares.len() < SPARES_RESERVED;
@@ -319,55 +335,6 @@ impl Opening<'_> {
         };
         self.preparer.activate(&mut spare)?;
         Ok(spare)
-    }
-
-    /// Snapshot, suspects and Incarnation in one synced group: only then they are believed.
-    fn first_group(
-        &self,
-        spare: Spare,
-        open: &Open,
-    ) -> std::io::Result<(Spare, LogWriter, LogState)> {
-        let recovered = &self.recovered;
-        let mut state = recovered.state.clone();
-        let references = recovered.segments.iter().map(Segment::reference).collect();
-        let mut entries = vec![Entry::record(Record::Snapshot(Box::new(
-            state.to_snapshot(references),
-        )))];
-        if !planted(Bug::TailNotCopied) {
-            entries.extend(copies(&recovered.suspects)?);
-        }
-        entries.push(Entry::record(Record::Incarnation(open.clone())));
-        let mut writer = LogWriter {
-            active: Active::of(&spare),
-            next_sequence: state.next_sequence,
-            next_control: state.next_control,
-            durable: recovered.proven,
-            unsynced: Vec::new(),
-            unsynced_bytes: 0,
-            position_growth: 0,
-            unproven: true,
-            ended: false,
-            clock: Arc::clone(&self.preparer.clock),
-        };
-        let bytes: usize = entries.iter().map(Entry::bytes).sum();
-        if bytes > writer.active.room() {
-            return Err(std::io::Error::other(format!(
-                "the snapshot and the copied tail take {bytes} bytes, more than a segment; raise \
-                 maxFileSize"
-            )));
-        }
-        writer.write_group(&mut entries)?;
-        let believed = match planted(Bug::NoSyncAtOpen) {
-            true => writer.counts_as_durable(),
-            false => writer.sync()?,
-        };
-        for op in believed {
-            state.apply(op);
-        }
-        // Not synced: all it has to tell the next start is that the sync above returned.
-        writer.write_group(&mut [Entry::record(Record::Watermark)])?;
-        writer.unsynced.clear();
-        Ok((spare, writer, state))
     }
 
     /// Gives back the zeros behind the old tail, so that a crash loop does not cost a segment a
@@ -477,59 +444,6 @@ pub(super) fn queue_of(state: &LogState, capacity: u64) -> Queue {
         &ranges(&state.lost),
         Seq(state.next_sequence),
     )
-}
-
-/// The suspects as entries, frames of one transaction together. Sequence and control numbers
-/// come out the same, because suspects are in sequence; header sums are made anew.
-fn copies(suspects: &[Suspect]) -> std::io::Result<Vec<Entry>> {
-    let mut entries: Vec<Entry> = Vec::new();
-    let mut open = false;
-    for suspect in suspects {
-        let header = &suspect.header;
-        let frame = recovery::rebuild(suspect);
-        if header.kind == FrameKind::Put {
-            let op = recovery::put_op(suspect).map_err(std::io::Error::other)?;
-            let Op::Put {
-                count, positions, ..
-            } = op
-            else {
-                continue;
-            };
-            match entries.last_mut() {
-                Some(entry) if open => extend_transaction(entry, frame, count, positions),
-                _ => entries.push(Entry {
-                    kind: FrameKind::Put,
-                    frames: vec![frame],
-                    op: EntryOp::Put { count, positions },
-                    put_time_ms: Some(header.put_time_ms),
-                }),
-            }
-            open = !header.last_of_transaction;
-        } else {
-            let record = Record::decode(header.kind, &suspect.body)
-                .map_err(|e| std::io::Error::other(e.to_string()))?;
-            entries.push(Entry {
-                kind: header.kind,
-                frames: vec![frame],
-                op: EntryOp::Record(record),
-                put_time_ms: Some(header.put_time_ms),
-            });
-        }
-    }
-    Ok(entries)
-}
-
-fn extend_transaction(
-    entry: &mut Entry,
-    frame: wal_format::EncodedPut,
-    more: u64,
-    newest: Vec<(Vec<u8>, Vec<u8>)>,
-) {
-    entry.frames.push(frame);
-    if let EntryOp::Put { count, positions } = &mut entry.op {
-        *count += more;
-        *positions = newest;
-    }
 }
 
 fn start_threads(core: &Arc<Core>) -> Result<Vec<thread::JoinHandle<()>>, OpenError> {

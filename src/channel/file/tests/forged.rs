@@ -21,31 +21,31 @@ fn log() -> (SimDisk, [segment::Segment; 2]) {
     take.take(1, usize::MAX).unwrap();
     drive(&channel, take.commit()).unwrap();
     put_stepped(&channel, 4, 2);
-    let table = channel.channel().core.table().segments.clone();
-    let [.., first, second] = table.as_slice() else {
-        panic!("{table:?}");
-    };
-    (disk.kill(), [first.clone(), second.clone()])
+    let core = &channel.channel().core;
+    let mut table = core.table().segments.clone();
+    let (mut second, first) = (table.pop().unwrap(), table.pop().unwrap());
+    second.end = core.durable_end().offset();
+    (disk.kill(), [first, second])
 }
 
-/// Changes the first record of this kind in a segment; its sums are right again.
+/// Changes the last frame of this kind in a segment; its sums are right again.
 fn forge(
     disk: &SimDisk,
     segment: &segment::Segment,
     kind: FrameKind,
-    change: impl Fn(&mut FrameHeader, &mut Record),
+    change: impl Fn(&mut FrameHeader, Option<&mut Record>),
 ) -> u32 {
     let mut found = frames(disk, segment).into_iter();
-    let (lsn, mut header) = found.find(|(_, header)| header.kind == kind).unwrap();
+    let (lsn, mut header) = found.rfind(|(_, header)| header.kind == kind).unwrap();
     let file = disk
         .open(&segment.path, true, WriteBackend::Pwrite)
         .unwrap();
     let mut body = vec![0; header.body_len as usize];
     let behind = u64::from(lsn.offset()) + FRAME_HEADER_BYTES as u64;
     file.read_at(behind, &mut body).unwrap();
-    let mut record = Record::decode(kind, &body).unwrap();
-    change(&mut header, &mut record);
-    let forged = record.encode();
+    let mut record = Record::decode(kind, &body).ok();
+    change(&mut header, record.as_mut());
+    let forged = record.map_or_else(|| body.clone(), |record| record.encode());
     assert_eq!(forged.len(), body.len(), "it must fit its place");
     header.body_crc = crc32fast::hash(&forged);
     let mut bytes = [0; FRAME_HEADER_BYTES];
@@ -85,13 +85,24 @@ fn a_log_that_nobody_forged_is_opened_without_a_word() {
 fn an_acknowledgement_of_what_was_never_put_refuses_the_log() {
     let (disk, [_, second]) = log();
     forge(&disk, &second, FrameKind::Ack, |_, record| {
-        *record = Record::Ack(vec![Range {
+        let all = Range {
             first: 1,
             last: 100,
-        }]);
+        };
+        *record.unwrap() = Record::Ack(vec![all]);
     });
     let why = opened(&disk).unwrap_err();
     assert!(why.contains("events that were never put"), "{why}");
+}
+
+/// Nothing proves the last put, so it would have to be copied.
+#[test]
+fn a_tail_that_cannot_be_decoded_refuses_the_log_before_anything_is_changed() {
+    let (disk, [_, second]) = log();
+    forge(&disk, &second, FrameKind::Put, |header, _| header.count = 0);
+    let why = opened(&disk).unwrap_err();
+    assert!(why.contains("a put frame is not readable"), "{why}");
+    assert!(why.contains("wal salvage"), "{why}");
 }
 
 /// The base is the segment before, and the snapshot is met again on the way.
@@ -117,8 +128,8 @@ fn a_snapshot_that_contradicts_itself_and_the_frames_before_it_refuses_the_log()
 }
 
 /// Says that event 99 is the first that is not acknowledged.
-fn unlikely(record: &mut Record) {
-    if let Record::Snapshot(snapshot) = record {
+fn unlikely(record: Option<&mut Record>) {
+    if let Some(Record::Snapshot(snapshot)) = record {
         snapshot.acked_below = 99;
     }
 }

@@ -193,6 +193,28 @@ fn a_segment_full_of_unsynced_events_can_be_copied_forward_after_a_kill() {
     }
 }
 
+/// Segments were larger when it was written. A larger `maxFileSize` is all that it needs.
+#[test]
+fn a_tail_that_fits_no_segment_any_more_is_refused_before_anything_is_changed() {
+    let large = FileChannelOptions {
+        sync: SyncMode::Os,
+        max_file_size: 1 << 20,
+        ..options()
+    };
+    let disk = SimDisk::default();
+    let channel = open_with(&disk, large.clone());
+    for n in 0..60 {
+        put(&channel, 2 * n, 2);
+    }
+    drop(channel);
+    let disk = disk.kill();
+    let (before, shared) = (disk.operations(), Arc::new(disk.clone()));
+    let error = FileChannel::open("c1", options(), shared, clock::system()).unwrap_err();
+    assert!(error.to_string().contains("raise maxFileSize"), "{error}");
+    assert_eq!(disk.operations(), before, "nothing was touched");
+    assert_eq!(take_all(&open_with(&disk, large)).0.len(), 120);
+}
+
 /// INV-1: a producer that comes late writes nothing behind the seal, where no open would look.
 #[test]
 fn nothing_is_acknowledged_behind_the_seal_of_a_closed_log() {
