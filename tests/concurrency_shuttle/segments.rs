@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use forebay::channel::{Channel, SealRequest, TakeMode, TakeTransaction};
+use forebay::channel::{Channel, ChannelError, SealRequest, TakeMode, TakeTransaction};
 use forebay::env::sync;
 
 use crate::bench::{Bench, below, block_on, dawdle, event, explore, files, numbers_of, options};
@@ -25,7 +25,15 @@ fn roll_and_take(time_passes: bool) {
     let channel = Arc::clone(&bench.channel);
     let producer = spawn(move || {
         for number in 0..EVENTS {
-            channel.commit_put_blocking(event(number, LARGE)).unwrap();
+            // Where time passes, more of it than a put waits may pass before a segment is prepared.
+            let full = |put: &Result<_, ChannelError>| {
+                time_passes && matches!(put, Err(ChannelError::Full { .. }))
+            };
+            let mut put = channel.commit_put_blocking(event(number, LARGE));
+            while full(&put) {
+                put = channel.commit_put_blocking(event(number, LARGE));
+            }
+            put.unwrap();
         }
     });
     let channel = bench.dynamic();

@@ -407,6 +407,7 @@ fn no_flip_of_any_bit_makes_a_wrong_frame() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "four megabytes take the interpreter hours")]
 fn many_bad_frames_are_each_reported_and_frames_larger_than_the_window_pass() {
     let mut image = Image::new(4 << 20);
     for n in 0..60usize {
@@ -462,7 +463,7 @@ impl ReadAt for BadBlocks<'_> {
 
 #[test]
 fn an_unreadable_block_costs_its_own_frames_only_and_can_be_retried() {
-    let mut image = Image::new(1 << 20);
+    let mut image = Image::new(1 << 17);
     for _ in 0..100 {
         let watermark = crate::code::narrow(image.used);
         image.put(&[1; 1000], watermark);

@@ -192,7 +192,9 @@ mod tests {
     #[test]
     fn a_flip_of_any_bit_is_refused() {
         let good = header().encode();
-        for bit in 0..good.len() * 8 {
+        // The interpreter (Miri) tries some of them.
+        let step = if cfg!(miri) { 611 } else { 1 };
+        for bit in (0..good.len() * 8).step_by(step) {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
             let error = SegmentHeader::decode(&bad).unwrap_err();
