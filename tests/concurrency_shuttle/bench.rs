@@ -20,7 +20,7 @@ use shuttle::{Config, FailurePersistence, Runner};
 
 /// The clock of the run, which passes when the test says so.
 #[derive(Debug)]
-pub struct RunClock;
+pub(crate) struct RunClock;
 
 impl Clock for RunClock {
     fn wall_ms(&self) -> u64 {
@@ -33,7 +33,7 @@ impl Clock for RunClock {
 }
 
 /// Small segments; a put waits for ever as long as time stands still.
-pub fn options() -> FileChannelOptions {
+pub(crate) fn options() -> FileChannelOptions {
     FileChannelOptions {
         data_dirs: vec![PathBuf::from("/log")],
         capacity: 1_000,
@@ -57,25 +57,25 @@ fn prepared_disk() -> SimDisk {
 }
 
 /// Opens without threads: the test takes their turns.
-pub fn stepped(disk: &SimDisk, options: FileChannelOptions) -> SteppedChannel {
+pub(crate) fn stepped(disk: &SimDisk, options: FileChannelOptions) -> SteppedChannel {
     SteppedChannel::open("c1", options, Arc::new(disk.clone()), Arc::new(RunClock)).unwrap()
 }
 
 static PREPARED: OnceLock<SimDisk> = OnceLock::new();
 
 /// A channel with its threads, and its disk.
-pub struct Bench {
-    pub disk: SimDisk,
-    pub channel: Arc<FileChannel>,
+pub(crate) struct Bench {
+    pub(crate) disk: SimDisk,
+    pub(crate) channel: Arc<FileChannel>,
 }
 
 impl Bench {
-    pub fn open(options: FileChannelOptions) -> Self {
+    pub(crate) fn open(options: FileChannelOptions) -> Self {
         Self::on(PREPARED.get().unwrap().kill(), options)
     }
 
     /// On an empty disk: nothing is prepared ahead.
-    pub fn open_fresh(options: FileChannelOptions) -> Self {
+    pub(crate) fn open_fresh(options: FileChannelOptions) -> Self {
         Self::on(SimDisk::default(), options)
     }
 
@@ -86,18 +86,18 @@ impl Bench {
         Self { disk, channel }
     }
 
-    pub fn dynamic(&self) -> Arc<dyn Channel> {
+    pub(crate) fn dynamic(&self) -> Arc<dyn Channel> {
         Arc::clone(&self.channel) as _
-    }
-
-    /// Whether a power loss now would leave the event.
-    pub fn keeps(&self, number: u64) -> bool {
-        keeps(&self.disk, number)
     }
 
     /// Ends the run: nothing was read that was not on the medium, and a power loss leaves every
     /// one of `acknowledged` that is not in `gone`, and nothing of what was never put.
-    pub fn finish(self, acknowledged: &BTreeSet<u64>, gone: &BTreeSet<u64>, put: &BTreeSet<u64>) {
+    pub(crate) fn finish(
+        self,
+        acknowledged: &BTreeSet<u64>,
+        gone: &BTreeSet<u64>,
+        put: &BTreeSet<u64>,
+    ) {
         assert_eq!(self.disk.unsynced_reads(), 0, "read before the sync");
         drop(self.channel);
         let there = events_after(&self.disk.crash_as(Crash::DropAll));
@@ -124,7 +124,7 @@ fn marker(number: u64) -> String {
 }
 
 /// Whether an event is in a segment's durable bytes.
-pub fn keeps(disk: &SimDisk, number: u64) -> bool {
+pub(crate) fn keeps(disk: &SimDisk, number: u64) -> bool {
     let medium = disk.crash_as(Crash::DropAll);
     let marker = marker(number);
     files(&medium, "segment-").iter().any(|path| {
@@ -134,7 +134,7 @@ pub fn keeps(disk: &SimDisk, number: u64) -> bool {
 }
 
 /// Files whose name begins like this.
-pub fn files(disk: &SimDisk, name: &str) -> Vec<PathBuf> {
+pub(crate) fn files(disk: &SimDisk, name: &str) -> Vec<PathBuf> {
     let named = |path: &PathBuf| {
         let file = path.file_name().map(|n| n.to_string_lossy().into_owned());
         file.is_some_and(|n| n.starts_with(name))
@@ -143,7 +143,7 @@ pub fn files(disk: &SimDisk, name: &str) -> Vec<PathBuf> {
 }
 
 /// What an open of this disk finds waiting.
-pub fn events_after(disk: &SimDisk) -> BTreeSet<u64> {
+pub(crate) fn events_after(disk: &SimDisk) -> BTreeSet<u64> {
     let channel = stepped(disk, options());
     let channel = channel.channel();
     let mut numbers = BTreeSet::new();
@@ -168,7 +168,7 @@ pub fn events_after(disk: &SimDisk) -> BTreeSet<u64> {
 }
 
 /// One event of this number and size.
-pub fn event(number: u64, size: usize) -> PutBatch {
+pub(crate) fn event(number: u64, size: usize) -> PutBatch {
     let mut body = marker(number).into_bytes();
     body.resize(size.max(body.len()), b'.');
     PutBatch {
@@ -181,7 +181,7 @@ pub fn event(number: u64, size: usize) -> PutBatch {
 }
 
 /// Numbers of taken events, whose bodies are whole.
-pub fn numbers_of(batch: &TakenBatch) -> Vec<u64> {
+pub(crate) fn numbers_of(batch: &TakenBatch) -> Vec<u64> {
     let number = |body: &[u8]| {
         assert!(body[8..].iter().all(|b| *b == b'.'), "a body is not whole");
         std::str::from_utf8(&body[1..7]).unwrap().parse().unwrap()
@@ -190,24 +190,24 @@ pub fn numbers_of(batch: &TakenBatch) -> Vec<u64> {
 }
 
 /// A random number below `bound`, part of the schedule.
-pub fn below(bound: usize) -> usize {
+pub(crate) fn below(bound: usize) -> usize {
     shuttle::rand::thread_rng().gen_range(0..bound)
 }
 
 /// Lets others go on for a while.
-pub fn dawdle(most: usize) {
+pub(crate) fn dawdle(most: usize) {
     for _ in 0..below(most + 1) {
         sync::point();
     }
 }
 
-pub fn spawn<T: Send + 'static>(
+pub(crate) fn spawn<T: Send + 'static>(
     run: impl FnOnce() -> T + Send + 'static,
 ) -> shuttle::thread::JoinHandle<T> {
     shuttle::thread::spawn(run)
 }
 
-pub use shuttle::future::block_on;
+pub(crate) use shuttle::future::block_on;
 
 fn config() -> Config {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/shuttle");
@@ -264,7 +264,7 @@ fn run(scheduler: impl Scheduler + 'static, scenario: fn()) -> usize {
 
 /// Tries schedules of a scenario: half of them by chance at every step, half with few changes of
 /// who runs at unlikely moments (PCT).
-pub fn explore(scenario: fn()) {
+pub(crate) fn explore(scenario: fn()) {
     run(RandomScheduler::new_from_seed(0, 1), || {
         PREPARED.get_or_init(prepared_disk);
     });

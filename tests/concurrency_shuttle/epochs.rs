@@ -63,9 +63,7 @@ fn epoch_numbers_are_dense_and_given_once_whoever_goes_away() {
                     let mode = TakeMode::Staged { block_events: 2 };
                     let mut take = TakeTransaction::begin(channel, mode).unwrap();
                     let batch = take.take(2, usize::MAX).unwrap();
-                    let Some(last) = batch.events.last().map(|e| e.seq) else {
-                        return None;
-                    };
+                    let last = batch.events.last().map(|e| e.seq)?;
                     let stays = below(2) == 0;
                     let times = if stays { usize::MAX } else { below(3) };
                     let sealed = poll_and_leave(Box::pin(take.seal(request(last, 8))), times);
