@@ -289,3 +289,12 @@ fn a_tail_that_cannot_be_copied_is_refused_before_anything_is_changed() {
         0x4c, 0x05, 0xff, 0xff, 0xff, 0xff,
     ]);
 }
+
+/// `damaged_channel`: no defect of the channel. The oracle repaired the sum of a frame without a
+/// body, which another damage had changed, and took it for a frame that nobody forged.
+#[test]
+fn a_frame_without_a_body_is_not_forged_by_accident() {
+    damaged_channel::check(&[
+        0x00, 0x72, 0x75, 0x73, 0x65, 0x66, 0x65, 0x5d, 0x11, 0x3b, 0x03, 0x00, 0x3b,
+    ]);
+}

@@ -233,7 +233,8 @@ impl Damaged<'_> {
                 }
                 self.lies = true;
             }
-            _ => {}
+            // No body: its header's sum stays what it is.
+            _ => return,
         }
         if damage.what >= 12 && damage.what != 14 {
             let sum = header_sum(&bytes[frame.at..], segment.salt, segment.lsn(frame.at));

@@ -170,9 +170,13 @@ pub(super) fn segment_size(disk: &dyn Disk, listing: &Listing) -> u64 {
 pub(super) fn whole_state(recovered: &Recovered) -> LogState {
     let mut state = recovered.state.clone();
     for suspect in &recovered.suspects {
-        // A body that cannot be decoded is refused when it is copied.
+        // A put that cannot be decoded has its numbers; whoever copies it says what is wrong.
         let op = match suspect.header.kind {
-            FrameKind::Put => put_op(suspect).ok(),
+            FrameKind::Put => Some(put_op(suspect).unwrap_or_else(|_| Op::Put {
+                first: suspect.header.sequence,
+                count: suspect.header.count.into(),
+                positions: Vec::new(),
+            })),
             kind => Record::decode(kind, &suspect.body).ok().map(Op::Record),
         };
         if let Some(op) = op {
@@ -205,8 +209,8 @@ impl<'a> Copying<'a> {
         }
     }
 
-    /// A segment that cannot be opened counts as missing instead of as an error; `progress` is
-    /// told the bytes of each one that has been read.
+    /// A segment that cannot be opened and a frame that cannot be decoded count as missing instead
+    /// of as an error; `progress` is told the bytes of each segment that has been read.
     pub(super) fn leniently(self, progress: &'a mut dyn FnMut(u64)) -> Self {
         Self {
             lenient: Some(progress),
@@ -275,24 +279,46 @@ impl<'a> Copying<'a> {
         if end <= self.want {
             return Ok(());
         }
+        let (sequences, batch) = match self.decoded(header, body) {
+            Ok(decoded) => decoded,
+            Err(error) if self.lenient.is_some() => {
+                tracing::warn!(segment, sequence = header.sequence, "passed over: {error}");
+                return Ok(());
+            }
+            Err(error) => {
+                return Err(CopyError::Unreadable {
+                    segment,
+                    reason: error.to_string(),
+                });
+            }
+        };
         self.missing_up_to(header.sequence);
-        let unreadable = |e: BodyError| CopyError::Unreadable {
-            segment,
-            reason: e.to_string(),
-        };
-        let put = PutBody::parse(body, header.count).map_err(unreadable)?;
-        let mut positions = Vec::new();
-        for found in put.positions() {
-            let (key, value) = found.map_err(unreadable)?;
-            positions.push(position((&key.to_vec(), &value.to_vec())));
+        self.want = end;
+        if !batch.events.is_empty() {
+            let new_first = self.new.put(batch, header.put_time_ms)?;
+            for (sequence, new) in sequences.into_iter().zip(new_first..) {
+                self.copied.note(sequence, new);
+            }
         }
-        let mut batch = PutBatch {
-            events: Vec::new(),
-            positions,
-        };
+        Ok(())
+    }
+
+    /// What is to be copied of a frame, and the numbers that it has.
+    fn decoded(
+        &self,
+        header: &FrameHeader,
+        body: &[u8],
+    ) -> Result<(Vec<u64>, PutBatch), BodyError> {
+        let put = PutBody::parse(body, header.count)?;
+        let mut batch = PutBatch::default();
+        for found in put.positions() {
+            let (key, value) = found?;
+            let found = position((&key.to_vec(), &value.to_vec()));
+            batch.positions.push(found);
+        }
         let mut sequences = Vec::new();
         for (sequence, event) in (header.sequence..).zip(put.events()) {
-            let event = event.map_err(unreadable)?;
+            let event = event?;
             if sequence < self.want || self.skip.covers(sequence, sequence) {
                 continue;
             }
@@ -310,14 +336,7 @@ impl<'a> Copying<'a> {
                 position: event.position,
             });
         }
-        self.want = end;
-        if !batch.events.is_empty() {
-            let new_first = self.new.put(batch, header.put_time_ms)?;
-            for (sequence, new) in sequences.into_iter().zip(new_first..) {
-                self.copied.note(sequence, new);
-            }
-        }
-        Ok(())
+        Ok((sequences, batch))
     }
 
     /// Names what is neither there nor to be skipped.

@@ -1,7 +1,8 @@
 //! Opening a file channel: lock, read the log, copy the tail forward, start the threads.
 //!
-//! *Crash*: until the new segment's first group is synced nothing that was there has changed but
-//! names of prepared segments; afterwards the old segment ends where the snapshot says.
+//! *Crash*: until the new segment's first group is synced nothing has changed but prepared segments
+//! and those that nothing refers to any more; afterwards the old segment ends where the snapshot
+//! says.
 
 mod first_group;
 mod room;
@@ -38,7 +39,8 @@ impl FileChannel {
     /// Opens the channel, recovering what an earlier process left, and starts its threads.
     ///
     /// # Errors
-    /// Nothing that was in the directories has been changed.
+    /// A log that cannot be read, or believed, is refused before anything is changed. After that a
+    /// disk that is full or fails may have cost prepared segments and dead ones, but no event.
     ///
     /// # Durability
     /// On `Ok` everything the channel shows is on the medium, also what was only in the page

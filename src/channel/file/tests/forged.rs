@@ -6,6 +6,7 @@ use wal_format::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, Range, Record};
 use super::planted::{drive, put_stepped, roll, small, stepped};
 use super::review::frames;
 use super::*;
+use crate::channel::file::salvage::{PossiblyDelivered, Request, salvage};
 use crate::channel::file::simulation::SteppedChannel;
 use crate::env::disk_sim::SimDisk;
 
@@ -33,7 +34,7 @@ fn forge(
     disk: &SimDisk,
     segment: &segment::Segment,
     kind: FrameKind,
-    change: impl Fn(&mut FrameHeader, Option<&mut Record>),
+    change: impl Fn(&mut FrameHeader, &mut [u8], Option<&mut Record>),
 ) -> u32 {
     let mut found = frames(disk, segment).into_iter();
     let (lsn, mut header) = found.rfind(|(_, header)| header.kind == kind).unwrap();
@@ -44,7 +45,7 @@ fn forge(
     let behind = u64::from(lsn.offset()) + FRAME_HEADER_BYTES as u64;
     file.read_at(behind, &mut body).unwrap();
     let mut record = Record::decode(kind, &body).ok();
-    change(&mut header, record.as_mut());
+    change(&mut header, &mut body, record.as_mut());
     let forged = record.map_or_else(|| body.clone(), |record| record.encode());
     assert_eq!(forged.len(), body.len(), "it must fit its place");
     header.body_crc = crc32fast::hash(&forged);
@@ -84,7 +85,7 @@ fn a_log_that_nobody_forged_is_opened_without_a_word() {
 #[test]
 fn an_acknowledgement_of_what_was_never_put_refuses_the_log() {
     let (disk, [_, second]) = log();
-    forge(&disk, &second, FrameKind::Ack, |_, record| {
+    forge(&disk, &second, FrameKind::Ack, |_, _, record| {
         let all = Range {
             first: 1,
             last: 100,
@@ -98,18 +99,33 @@ fn an_acknowledgement_of_what_was_never_put_refuses_the_log() {
 /// Nothing proves the last put, so it would have to be copied.
 #[test]
 fn a_tail_that_cannot_be_decoded_refuses_the_log_before_anything_is_changed() {
-    let (disk, [_, second]) = log();
-    forge(&disk, &second, FrameKind::Put, |header, _| header.count = 0);
-    let why = opened(&disk).unwrap_err();
-    assert!(why.contains("a put frame is not readable"), "{why}");
-    assert!(why.contains("wal salvage"), "{why}");
+    for (count, fill) in [(0, None), (2, Some(0xff))] {
+        let (disk, [_, second]) = log();
+        forge(&disk, &second, FrameKind::Put, |header, body, _| {
+            header.count = count;
+            if let Some(byte) = fill {
+                body.fill(byte);
+            }
+        });
+        let why = opened(&disk).unwrap_err();
+        assert!(why.contains("a put frame is not readable"), "{why}");
+        assert!(why.contains("wal salvage"), "{why}");
+        let request = Request {
+            dirs: small(&["/data"]).data_dirs,
+            to: "/new".into(),
+            possibly_delivered: PossiblyDelivered::Keep,
+        };
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let report = salvage(&shared, &clock::system(), &request, |_, _| {}).unwrap();
+        assert_eq!(report.kept_events(), 3, "{report:?}");
+    }
 }
 
 /// The base is the segment before, and the snapshot is met again on the way.
 #[test]
 fn a_snapshot_that_contradicts_itself_is_damage_and_costs_nothing() {
     let (disk, [_, second]) = log();
-    let at = forge(&disk, &second, FrameKind::Snapshot, |_, record| {
+    let at = forge(&disk, &second, FrameKind::Snapshot, |_, _, record| {
         unlikely(record);
     });
     assert_eq!(opened(&disk), Ok((vec![(second.number, at)], all(1..6))));
@@ -119,7 +135,7 @@ fn a_snapshot_that_contradicts_itself_is_damage_and_costs_nothing() {
 #[test]
 fn a_snapshot_that_contradicts_itself_and_the_frames_before_it_refuses_the_log() {
     let (disk, [_, second]) = log();
-    forge(&disk, &second, FrameKind::Snapshot, |header, record| {
+    forge(&disk, &second, FrameKind::Snapshot, |header, _, record| {
         header.sequence += 1;
         unlikely(record);
     });

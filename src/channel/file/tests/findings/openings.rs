@@ -102,13 +102,23 @@ fn an_open_that_was_cut_short_is_no_base_when_the_snapshot_behind_it_rots() {
             let channel = stepped(&crashed);
             put_stepped(&channel, 2, 2);
             put_stepped(&channel, 4, 2);
+            put_stepped(&channel, 6, 2);
             drop(channel);
             let disk = crashed.kill();
             let files = segment_files(&disk);
             cut_short += u32::from(before > 1 && files.len() > 2);
-            disk.flip(files.last().unwrap(), 4096 + 70, 3).unwrap();
-            let found = take_all(stepped(&disk).channel());
-            assert_eq!(found, (numbers(0..6), Vec::new()), "{files:?}");
+            let newest = files.last().unwrap();
+            let one = disk.kill();
+            one.flip(newest, 4096 + 70, 3).unwrap();
+            let found = take_all(stepped(&one).channel());
+            assert_eq!(found, (numbers(0..8), Vec::new()), "{files:?}");
+            // With the copies and the record of the start goes some of what was put behind them.
+            disk.fail_reads(newest, 4096..8192).unwrap();
+            let (taken, lost) = take_all(stepped(&disk).channel());
+            assert!(
+                taken.starts_with(&[0, 1]),
+                "{taken:?}, lost {lost:?}, {files:?}"
+            );
         }
     }
     assert!(cut_short > 10, "{cut_short} opens were cut short");
