@@ -10,7 +10,8 @@
 //! the log. The log is refused only where no snapshot is left, or a file stands in a wrong place;
 //! directories in a wrong order are always refused. A log that is whole is sound for both.
 //! *Claims* for all damage, also that of a writer which is wrong, with right sums (12 to 15):
-//! those of `opened_log`; and an event whose frame nobody touched is delivered as it was put.
+//! those of `opened_log`; and an event whose frame nobody touched, and whose number no changed
+//! frame claims, is delivered as it was put.
 //!
 //! *The proof* is the highest watermark of a whole frame (one above its own frame counts as that).
 //!
@@ -444,9 +445,10 @@ impl<'a> Judge<'a> {
     fn untouched(&self, shown: &Shown) {
         let log = self.damaged.log;
         let mut touched = BTreeSet::new();
-        for &(_, frame, whole) in &self.frames {
+        for &(segment, frame, whole) in &self.frames {
             if !whole && frame.kind == kind::PUT {
                 touched.extend(frame.sequence..frame.sequence + frame.count);
+                touched.extend(self.damaged.claimed(segment, frame));
             }
         }
         for (number, content) in &shown.events {
@@ -618,6 +620,18 @@ impl Damaged<'_> {
         let found = bytes.and_then(|bytes| bytes.get(place.clone()));
         found == Some(&segment.bytes[place.clone()])
             && self.is_readable(segment, place.start, place.end)
+    }
+
+    /// Numbers that the header of a frame claims now. Of two frames with right sums and one number
+    /// nothing tells which of them lies.
+    fn claimed(&self, segment: &Segment, frame: &Frame) -> std::ops::Range<u64> {
+        let bytes = self.files.get(&segment.path);
+        let Some(header) = bytes.and_then(|bytes| bytes.get(frame.at..frame.at + HEADER)) else {
+            return 0..0;
+        };
+        let sequence = u64::from(u32_at(header, 16)) | u64::from(u32_at(header, 20)) << 32;
+        let count = u64::from(u32_at(header, 24)).min(1000);
+        sequence..sequence.saturating_add(count)
     }
 
     fn header_is_good(&self, segment: &Segment) -> bool {
