@@ -12,7 +12,7 @@ use super::OpenError;
 use super::journal::from_epoch;
 use super::layout::{self, Listing};
 use super::open::queue_of;
-use super::recovery::{Recovered, put_op, read_log};
+use super::recovery::{Damage, Recovered, put_op, read_log};
 use super::state::{LogState, Op};
 use crate::channel::queue::ranges::{RangeSet, closed};
 use crate::channel::{ChannelStatus, EpochRecord};
@@ -109,8 +109,9 @@ fn read_state(
 }
 
 /// A running agent deletes segments that have just been listed, and a reader that met the end of
-/// the log before a store and the next bytes after it takes the place between them for damage.
-/// Real damage is there again at the second look.
+/// the log before a store and the next bytes after it takes the place between them for damage, or
+/// the numbers between a segment and the next one for lost. What is really so is so again at the
+/// second look.
 fn read_steadily(
     disk: &dyn Disk,
     dirs: &[PathBuf],
@@ -120,11 +121,13 @@ fn read_steadily(
     for _ in 1..ROUNDS {
         let listing = layout::list(disk, dirs)?;
         match read_log(disk, &listing, id) {
-            Ok(recovered) if recovered.damage.is_empty() => return Ok((listing, recovered)),
-            Ok(recovered) if seen.as_ref() == Some(&recovered.damage) => {
-                return Ok((listing, recovered));
+            Ok(recovered) => {
+                let missing = Missing::of(&recovered);
+                if missing == Missing::default() || seen.as_ref() == Some(&missing) {
+                    return Ok((listing, recovered));
+                }
+                seen = Some(missing);
             }
-            Ok(recovered) => seen = Some(recovered.damage),
             Err(OpenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -132,4 +135,22 @@ fn read_steadily(
     let listing = layout::list(disk, dirs)?;
     let recovered = read_log(disk, &listing, id)?;
     Ok((listing, recovered))
+}
+
+/// What a log has lost, as one look sees it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Missing {
+    damage: Vec<Damage>,
+    lost: Vec<(u64, u64)>,
+    control_lost: bool,
+}
+
+impl Missing {
+    fn of(recovered: &Recovered) -> Self {
+        Self {
+            damage: recovered.damage.clone(),
+            lost: recovered.state.lost.iter().collect(),
+            control_lost: recovered.state.control_lost,
+        }
+    }
 }
