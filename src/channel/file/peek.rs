@@ -6,14 +6,13 @@
 
 use std::path::PathBuf;
 
-use wal_format::{FrameKind, Record};
-
 use super::OpenError;
+use super::copy::whole_state;
 use super::journal::from_epoch;
 use super::layout::{self, Listing};
 use super::open::queue_of;
-use super::recovery::{Damage, Recovered, put_op, read_log};
-use super::state::{LogState, Op};
+use super::recovery::{Damage, Recovered, read_log};
+use super::state::LogState;
 use crate::channel::queue::ranges::{RangeSet, closed};
 use crate::channel::{ChannelStatus, EpochRecord};
 use crate::env::disk::Disk;
@@ -94,17 +93,8 @@ fn read_state(
 ) -> Result<([u8; 16], Listing, LogState), OpenError> {
     let id = layout::owner(disk, dirs)?;
     let (listing, recovered) = read_steadily(disk, dirs, id)?;
-    let mut state = recovered.state;
-    for suspect in &recovered.suspects {
-        // A body that cannot be decoded is refused by the open itself; here it counts for nothing.
-        let op = match suspect.header.kind {
-            FrameKind::Put => put_op(suspect).ok(),
-            kind => Record::decode(kind, &suspect.body).ok().map(Op::Record),
-        };
-        if let Some(op) = op {
-            state.apply(op);
-        }
-    }
+    // What the open itself would refuse to copy is named by it; here its numbers count.
+    let state = whole_state(&recovered);
     Ok((id, listing, state))
 }
 

@@ -22,8 +22,8 @@ impl Opening<'_> {
         };
         let entries = self.first_entries(open).map_err(|error| {
             refused(format!(
-                "the tail of the log has right sums, but {error}; `forebay wal salvage` makes a \
-                 new channel of what is whole"
+                "the tail of the log has right sums, but {error}; `forebay wal verify` names the \
+                 place, `forebay wal salvage` makes a new channel of what is whole"
             ))
         })?;
         let bytes: usize = entries.iter().map(Entry::bytes).sum();
