@@ -117,6 +117,8 @@ wal_format::planted_bugs! {
     NoRepeatCheck "no-repeat-check" "What an earlier open has copied already ends the tail.",
     EmptyPutAgain "empty-put-again"
         "INV-15: the copy of a put without events counts again, behind a later one.",
+    CopiesUnused "copies-unused"
+        "INV-9: the copies of a recovery that was cut short fill no gap of the unproven tail.",
     HoleSilent "hole-silent" "INV-9: events in a hole are passed over and not recorded as lost.",
     ControlHoleSilent "control-hole-silent" "INV-9: a hole in the control numbers is passed over.",
     NoHoleBeforeTail "no-hole-before-tail"

@@ -308,3 +308,14 @@ fn a_number_that_two_frames_claim_is_one_of_them() {
         0xfe, 0x0f, 0x7f, 0x37, 0x25,
     ]);
 }
+
+/// `damaged_channel`: the beginning of an unproven tail was gone, and so was the record that would
+/// have told that the open behind it was complete. What was missing in front of the rest of the tail
+/// was called lost, although whole copies of it stood in the next segment.
+#[test]
+fn copies_count_where_the_beginning_of_their_originals_is_gone() {
+    damaged_channel::check(&[
+        0x2c, 0x0a, 0x01, 0x1e, 0xf7, 0x21, 0x00, 0x72, 0x0a, 0x2f, 0x0d, 0x1e, 0xb0, 0xa0, 0x33,
+        0x07, 0xee, 0xc6, 0xc9,
+    ]);
+}

@@ -7,15 +7,55 @@ use super::base::is_opening;
 use crate::channel::file::state::{LogState, Op, is_numbered};
 use crate::planted::{Bug, planted};
 
+/// Where damage has taken the beginning of the tail and an open that was cut short has left copies
+/// that reach beyond the hole, the tail begins with them.
+pub(super) fn begin_with_what_is_whole(suspects: &mut [Suspect], state: &LogState) {
+    let Some(first) = suspects.first().map(|s| s.header.clone()) else {
+        return;
+    };
+    let gap = first.sequence > state.next_sequence || first.control > state.next_control;
+    if !gap || planted(Bug::CopiesUnused) {
+        return;
+    }
+    let reaches = |at: &usize| {
+        let mut turned = suspects.to_vec();
+        turned.rotate_left(*at);
+        copies_reach(turned, state.clone(), &first)
+    };
+    if let Some(at) = (1..suspects.len()).find(|at| begins_a_copy(&suspects[*at]) && reaches(at)) {
+        suspects.rotate_left(at);
+    }
+}
+
+/// Whether nothing is missing between the opening snapshot that the suspects begin with and this
+/// frame.
+fn copies_reach(suspects: Vec<Suspect>, mut state: LogState, wanted: &FrameHeader) -> bool {
+    pass_hole(&mut state, &suspects[0].header);
+    let (mut sequence, mut control) = (state.next_sequence, state.next_control);
+    let below = (sequence, control) < (wanted.sequence, wanted.control);
+    for frame in whole_transactions(suspects, &state) {
+        sequence += u64::from(frame.header.count);
+        control += u64::from(frame.header.kind != FrameKind::Put);
+    }
+    below && sequence >= wanted.sequence && control >= wanted.control
+}
+
 /// INV-13: what of the suspects has to be copied: whole transactions in sequence, without repeats
 /// (an earlier open may have copied them already) and without records that only prove or describe.
+/// Behind a gap only a copy goes on, one that an open wrote before what is missing was damaged.
 pub(super) fn whole_transactions(suspects: Vec<Suspect>, state: &LogState) -> Vec<Suspect> {
     let (mut sequence, mut control) = (state.next_sequence, state.next_control);
     let (mut whole, mut open) = (Vec::new(), Vec::new());
-    let mut copying = false;
+    let (mut copying, mut behind_gap) = (false, false);
     for suspect in suspects {
         let header = &suspect.header;
-        copying |= begins_a_copy(&suspect);
+        if begins_a_copy(&suspect) {
+            copying = true;
+            behind_gap &= planted(Bug::CopiesUnused);
+        }
+        if behind_gap {
+            continue;
+        }
         if header.kind == FrameKind::Put {
             if header.sequence < sequence && !planted(Bug::NoRepeatCheck) {
                 continue;
@@ -26,7 +66,8 @@ pub(super) fn whole_transactions(suspects: Vec<Suspect>, state: &LogState) -> Ve
             let gap = header.sequence != sequence && !planted(Bug::NoSequenceCheck);
             let control_gap = header.control != control && !planted(Bug::NoControlCheck);
             if gap || control_gap {
-                break;
+                behind_gap = true;
+                continue;
             }
             sequence += u64::from(header.count);
             let last = header.last_of_transaction;
@@ -41,7 +82,8 @@ pub(super) fn whole_transactions(suspects: Vec<Suspect>, state: &LogState) -> Ve
         }
         let gap = header.control > control && !planted(Bug::NoControlCheck);
         if gap || !open.is_empty() {
-            break;
+            behind_gap = true;
+            continue;
         }
         control += 1;
         whole.push(suspect);

@@ -221,6 +221,93 @@ fn a_frame_is_written_again_with_the_body_and_the_numbers_it_had() {
     assert_eq!(numbers, (frame.header.body_len, frame.header.body_crc, 2));
 }
 
+/// The snapshot that an open begins with, at these numbers.
+fn opening(sequence: u64, control: u64) -> Suspect {
+    let snapshot = wal_format::Snapshot {
+        incarnation: 2,
+        ..wal_format::Snapshot::default()
+    };
+    record(&Record::Snapshot(Box::new(snapshot)), sequence, control)
+}
+
+/// INV-9: an open that was cut short has copied what has become unreadable since.
+#[test]
+fn copies_fill_a_gap_of_their_originals() {
+    let events = vec![
+        put(5, 1, 3, WHOLE),
+        put(7, 1, 3, WHOLE),
+        opening(5, 3),
+        put(5, 1, 3, WHOLE),
+        put(6, 1, 3, WHOLE),
+        put(7, 1, 3, WHOLE),
+    ];
+    let expected = [5, 6, 7].map(|sequence| (FrameKind::Put, sequence, 3));
+    assert_eq!(copied(events), expected);
+    let records = vec![ack(5, 4), opening(5, 3), ack(5, 3), ack(5, 4)];
+    let expected = [(FrameKind::Ack, 5, 3), (FrameKind::Ack, 5, 4)];
+    assert_eq!(copied(records), expected);
+    // Of one transaction a part is left here and a part there.
+    let parts = vec![
+        put(5, 1, 3, (true, false)),
+        put(7, 1, 3, (false, true)),
+        opening(5, 3),
+        put(6, 1, 3, (false, false)),
+        put(7, 1, 3, (false, true)),
+    ];
+    let expected = [5, 6, 7].map(|sequence| (FrameKind::Put, sequence, 3));
+    assert_eq!(copied(parts), expected);
+}
+
+/// Numbers of the suspects in the order in which they are looked at.
+fn order(mut suspects: Vec<Suspect>) -> Vec<(u64, u64)> {
+    begin_with_what_is_whole(&mut suspects, &state());
+    let number = |s: &Suspect| (s.header.sequence, s.header.control);
+    suspects.iter().map(number).collect()
+}
+
+#[test]
+fn the_tail_begins_with_the_copies_where_the_first_originals_are_gone() {
+    let left = [put(7, 1, 3, WHOLE), put(8, 1, 3, WHOLE)];
+    let copies = [
+        opening(5, 3),
+        put(5, 1, 3, WHOLE),
+        put(6, 1, 3, WHOLE),
+        put(7, 1, 3, WHOLE),
+    ];
+    let tail = [&left[..], &copies[..]].concat();
+    let turned = [(5, 3), (5, 3), (6, 3), (7, 3), (7, 3), (8, 3)];
+    assert_eq!(order(tail), turned);
+    // Only control records are missing.
+    let records = vec![ack(5, 4), opening(5, 3), ack(5, 3), ack(5, 4)];
+    assert_eq!(order(records), [(5, 3), (5, 3), (5, 4), (5, 4)]);
+    // The second of two recoveries goes on where the first one ended.
+    let short = [opening(5, 3), put(5, 1, 3, WHOLE)];
+    let mut tail = [&left[..], &short[..], &copies[..]].concat();
+    begin_with_what_is_whole(&mut tail, &state());
+    let expected = [5, 6, 7, 8].map(|sequence| (FrameKind::Put, sequence, 3));
+    assert_eq!(copied(tail), expected);
+}
+
+#[test]
+fn the_tail_begins_with_its_first_frame_where_copies_would_not_reach_it() {
+    let stay = |tail: Vec<Suspect>| {
+        let number = |s: &Suspect| (s.header.sequence, s.header.control);
+        let before: Vec<_> = tail.iter().map(number).collect();
+        assert_eq!(order(tail), before);
+    };
+    let (first, copy) = (put(7, 1, 3, WHOLE), put(5, 1, 3, WHOLE));
+    stay(vec![]);
+    // Too few copies, none at all, or none of what is missing.
+    stay(vec![first.clone(), opening(5, 3), copy.clone()]);
+    stay(vec![first.clone(), copy.clone(), put(6, 1, 3, WHOLE)]);
+    stay(vec![first.clone(), opening(7, 3), first.clone()]);
+    stay(vec![first.clone(), opening(9, 3), put(9, 1, 3, WHOLE)]);
+    stay(vec![ack(5, 4), opening(5, 4), ack(5, 4)]);
+    stay(vec![ack(6, 4), opening(5, 3), put(5, 1, 3, WHOLE)]);
+    // Nothing is missing.
+    stay(vec![copy.clone(), opening(4, 2), put(4, 1, 3, WHOLE), copy]);
+}
+
 /// INV-8: an incarnation that only the unproven tail names has been given its number.
 #[test]
 fn the_next_incarnation_comes_behind_those_that_only_the_tail_names() {

@@ -5,7 +5,7 @@ use wal_format::{
 };
 
 use super::base::{Base, incarnation_of};
-use super::frames::{apply, pass_hole, whole_transactions};
+use super::frames::{apply, begin_with_what_is_whole, pass_hole, whole_transactions};
 use super::rules::broken_by;
 use super::scanned::{File, for_each_frame, for_each_watermark, step};
 use super::{Damage, Recovered, Suspect, TornTail};
@@ -230,10 +230,11 @@ impl Replay {
     }
 
     pub(super) fn finish(mut self, files: &[File], older: &[Found], base: &Base) -> Recovered {
+        begin_with_what_is_whole(&mut self.suspects, &self.state);
         if let Some(header) = self.suspects.first().map(|s| s.header.clone())
             && !planted(Bug::NoHoleBeforeTail)
         {
-            // Whatever is missing in front of the first suspect lay below the proof.
+            // Whatever is missing in front of the tail lay below the proof, or nothing is left of it.
             self.note_hidden(&header);
             pass_hole(&mut self.state, &header);
         }
