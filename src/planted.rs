@@ -119,6 +119,8 @@ wal_format::planted_bugs! {
         "INV-15: the copy of a put without events counts again, behind a later one.",
     CopiesUnused "copies-unused"
         "INV-9: the copies of a recovery that was cut short fill no gap of the unproven tail.",
+    FirstLookBelieved "first-look-believed"
+        "INV-21: a look beside a running agent believes the damage that it sees only once.",
     HoleSilent "hole-silent" "INV-9: events in a hole are passed over and not recorded as lost.",
     ControlHoleSilent "control-hole-silent" "INV-9: a hole in the control numbers is passed over.",
     NoHoleBeforeTail "no-hole-before-tail"

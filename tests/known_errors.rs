@@ -310,8 +310,8 @@ fn a_number_that_two_frames_claim_is_one_of_them() {
 }
 
 /// `damaged_channel`: the beginning of an unproven tail was gone, and so was the record that would
-/// have told that the open behind it was complete. What was missing in front of the rest of the tail
-/// was called lost, although whole copies of it stood in the next segment.
+/// have told that the open behind it was complete. What was missing in front of the rest of the
+/// tail was called lost, although whole copies of it stood in the next segment.
 #[test]
 fn copies_count_where_the_beginning_of_their_originals_is_gone() {
     damaged_channel::check(&[

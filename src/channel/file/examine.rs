@@ -21,6 +21,7 @@ use super::range_set::RangeSet;
 use super::reader::Salvage;
 use super::state::is_numbered;
 use crate::env::disk::Disk;
+use crate::planted::{Bug, planted};
 
 /// What one segment holds.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -113,8 +114,8 @@ struct Seen {
     first: Option<(u64, Found)>,
 }
 
-/// How often a log is read again in which damage was found: a reader beside a running agent takes
-/// for damage what the agent has deleted or written meanwhile. Real damage is there again.
+/// INV-21: how often a log is read again in which damage was found: a reader beside a running agent
+/// takes for damage what the agent has deleted or written meanwhile. Real damage is there again.
 const ROUNDS: usize = 8;
 
 /// Reads the whole log in `dirs`, twice where damage is found. `progress` is told the bytes read so
@@ -129,7 +130,7 @@ pub fn examine(
 ) -> Result<LogReport, String> {
     let mut report = examine_once(disk, dirs, &mut progress)?;
     for _ in 1..ROUNDS {
-        if report.damage.is_empty() {
+        if report.damage.is_empty() || planted(Bug::FirstLookBelieved) {
             break;
         }
         let before = std::mem::replace(&mut report, examine_once(disk, dirs, &mut progress)?);

@@ -301,7 +301,7 @@ fn the_tail_begins_with_its_first_frame_where_copies_would_not_reach_it() {
     stay(vec![first.clone(), opening(5, 3), copy.clone()]);
     stay(vec![first.clone(), copy.clone(), put(6, 1, 3, WHOLE)]);
     stay(vec![first.clone(), opening(7, 3), first.clone()]);
-    stay(vec![first.clone(), opening(9, 3), put(9, 1, 3, WHOLE)]);
+    stay(vec![first, opening(9, 3), put(9, 1, 3, WHOLE)]);
     stay(vec![ack(5, 4), opening(5, 4), ack(5, 4)]);
     stay(vec![ack(6, 4), opening(5, 3), put(5, 1, 3, WHOLE)]);
     // Nothing is missing.

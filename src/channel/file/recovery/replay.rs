@@ -234,7 +234,7 @@ impl Replay {
         if let Some(header) = self.suspects.first().map(|s| s.header.clone())
             && !planted(Bug::NoHoleBeforeTail)
         {
-            // Whatever is missing in front of the tail lay below the proof, or nothing is left of it.
+            // Whatever is missing in front of the tail lay below the proof, or has left no copy.
             self.note_hidden(&header);
             pass_hole(&mut self.state, &header);
         }

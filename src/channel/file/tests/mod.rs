@@ -20,6 +20,7 @@ mod findings;
 mod forged;
 mod home;
 mod ownership;
+mod peek;
 mod planted;
 mod reuse;
 mod review;
