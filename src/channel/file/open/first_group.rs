@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use wal_format::{EncodedPut, FrameKind, Open, Record};
+use wal_format::{EncodedPut, FrameKind, Open, Record, SegmentRef};
 
-use super::super::log::{Active, Entry, EntryOp, LogWriter};
+use super::super::copy::whole_state;
+use super::super::log::{Active, Entry, EntryOp, LogWriter, record_bytes};
 use super::super::prepare::Spare;
 use super::super::recovery::{self, Suspect};
 use super::super::segment::Segment;
@@ -33,7 +34,31 @@ impl Opening<'_> {
                  maxFileSize"
             )));
         }
+        let bytes = record_bytes(&self.next_snapshot(open.incarnation));
+        if bytes > self.options.segment_bytes() as usize / 4 {
+            return Err(refused(format!(
+                "the snapshot that the next segment begins with takes {bytes} bytes, more than a \
+                 quarter of a segment; raise maxFileSize"
+            )));
+        }
         Ok(())
+    }
+
+    /// What the log would roll with if nothing happened before.
+    fn next_snapshot(&self, incarnation: u32) -> Record {
+        let recovered = &self.recovered;
+        let mut state = whole_state(recovered);
+        state.incarnations.push((incarnation, 0));
+        let begun = recovered.state.next_sequence;
+        let active = SegmentRef {
+            segment: u32::MAX,
+            salt: 0,
+            first_sequence: begun,
+            end: 0,
+        };
+        let references = recovered.segments.iter().map(Segment::reference);
+        let references = references.chain([active]).collect();
+        Record::Snapshot(Box::new(state.to_snapshot(references)))
     }
 
     /// Snapshot, suspects and Incarnation.

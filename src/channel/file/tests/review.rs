@@ -215,6 +215,36 @@ fn a_tail_that_fits_no_segment_any_more_is_refused_before_anything_is_changed() 
     assert_eq!(take_all(&open_with(&disk, large)).0.len(), 120);
 }
 
+/// INV-10: the first roll would have ended the log, long after the open.
+#[test]
+fn positions_that_would_keep_the_log_from_rolling_are_refused_before_anything_is_changed() {
+    let large = FileChannelOptions {
+        max_file_size: 1 << 20,
+        ..options()
+    };
+    let disk = SimDisk::default();
+    let channel = open_with(&disk, large.clone());
+    let mut many = batch(0, 2, 700);
+    many.positions = (0..200)
+        .map(|n| Position {
+            key: format!("r1/{n:080}"),
+            value: n.to_string().into(),
+        })
+        .collect();
+    channel.commit_put_blocking(many).unwrap();
+    drop(channel);
+    let disk = disk.kill();
+    let (before, shared) = (disk.operations(), Arc::new(disk.clone()));
+    let error = FileChannel::open("c1", options(), shared, clock::system()).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("a quarter of a segment; raise maxFileSize"),
+        "{error}"
+    );
+    assert_eq!(disk.operations(), before, "nothing was touched");
+    assert_eq!(take_all(&open_with(&disk, large)).0.len(), 2);
+}
+
 /// INV-1: a producer that comes late writes nothing behind the seal, where no open would look.
 #[test]
 fn nothing_is_acknowledged_behind_the_seal_of_a_closed_log() {
