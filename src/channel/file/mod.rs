@@ -1,8 +1,9 @@
 //! The file channel: a crash-safe, memory-mapped, segmented log with transactional put and take.
 //!
 //! *Place in the flow*: the facade; threads and locks live only here. `log` writes, `group_commit`
-//! decides who writes, `recovery` reads the log at open, `reader` reads events back, `reclaim`
-//! deletes, `prepare` makes segments ahead, `state` is what the log says, `journal` the epochs.
+//! decides who writes, `recovery` reads the log at open, `take` grants events, `reader` reads them
+//! back, `reclaim` deletes, `prepare` makes segments ahead, `state` is what the log says, `journal`
+//! the epochs.
 //!
 //! *Durability*: when a put returns Ok in the default mode, its events survive `kill -9`, kernel
 //! panic and power loss, provided the disk honours flush. See docs/DURABILITY.md.
@@ -35,6 +36,7 @@ mod signal;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
 mod state;
+mod take;
 #[cfg(test)]
 mod tests;
 
@@ -525,60 +527,6 @@ impl Channel for FileChannel {
 }
 
 impl Core {
-    fn take(
-        &self,
-        lease: LeaseId,
-        max_events: usize,
-        max_bytes: usize,
-    ) -> Result<TakenBatch, ChannelError> {
-        self.check_alive()?;
-        let lost = |_| ChannelError::LeaseLost {
-            channel: self.name.clone(),
-        };
-        self.stats
-            .take_attempts
-            .fetch_add(max_events as u64, Ordering::Relaxed);
-        let grant = self
-            .queue()
-            .grant(lease, max_events as u64, self.now())
-            .map_err(lost)?;
-        let Some(grant) = grant else {
-            self.want_sync();
-            return Ok(TakenBatch::default());
-        };
-        let mut window = unpoisoned(&self.windows).remove(&lease);
-        let read = self.read(grant.range, grant.hint, max_bytes, &mut window);
-        let mut queue = self.queue();
-        match read {
-            Ok(read) => {
-                match read.through {
-                    Some(through) => queue.granted(lease, through, read.hint),
-                    None => queue.ungrant(lease),
-                }
-                drop(queue);
-                // Staged events no longer count against the capacity.
-                self.room.raise();
-                if read
-                    .through
-                    .is_none_or(|through| through < grant.range.last)
-                {
-                    // What was granted and not read waits again, also for others.
-                    self.ready.raise();
-                }
-                if let Some(window) = window {
-                    unpoisoned(&self.windows).insert(lease, window);
-                }
-                Ok(read.batch)
-            }
-            Err(error) => {
-                queue.ungrant(lease);
-                drop(queue);
-                self.ready.raise();
-                Err(error)
-            }
-        }
-    }
-
     fn status(&self) -> ChannelStatus {
         let counts = self.queue().counts();
         let spares = self.spares.lock();
