@@ -170,8 +170,8 @@ impl Disk for Moving {
     }
 }
 
-/// Events are put until the log has rolled twice, with an acknowledgement and a pause between
-/// them. The disk before each of the writer's operations.
+/// The disk before each operation of a writer that puts events, rolls and goes on in the next
+/// segment.
 fn moments() -> Vec<SimDisk> {
     let disk = SimDisk::default();
     let clock = clock::system();
@@ -188,17 +188,13 @@ fn moments() -> Vec<SimDisk> {
     prepare();
     (0..4).for_each(|_| put(10));
     disk.record();
-    for round in 0..2 {
-        for count in [3, 9, 9] {
-            put(count);
-        }
-        if round == 0 {
-            channel.roll();
-        }
-        channel.end_round(true);
-        put(5);
-        prepare();
+    for count in [3, 9, 9] {
+        put(count);
     }
+    channel.roll();
+    channel.end_round(true);
+    put(5);
+    prepare();
     disk.recorded()
 }
 
