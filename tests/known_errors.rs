@@ -319,3 +319,13 @@ fn copies_count_where_the_beginning_of_their_originals_is_gone() {
         0x07, 0xee, 0xc6, 0xc9,
     ]);
 }
+
+/// `damaged_channel`: a file was cut in a frame of which only zeros were left, fewer than a header.
+/// Verify named the end of the file, not where the frame had begun.
+#[test]
+fn a_file_that_was_cut_in_a_blank_header_is_damaged_from_that_frame_on() {
+    damaged_channel::check(&[
+        0x73, 0x65, 0x67, 0x6d, 0x11, 0x5a, 0xee, 0x11, 0xca, 0xcb, 0x7d, 0xdd, 0xfd, 0x00, 0x00,
+        0x00, 0x04, 0x11,
+    ]);
+}

@@ -268,8 +268,9 @@ fn note_cut(
 ) {
     let (at, why) = match all.end_of(found.number) {
         Some(told) if told.end > file_end.max(SEGMENT_HEADER_BYTES) => {
+            // Of the frame in which it was cut, zeros may be left.
             let why = format!("the file ends here, its frames went on to {}", told.end);
-            (file_end, why)
+            (segment.end.min(file_end), why)
         }
         None if segment.state != "sealed" && all.end_is_missing(found.number) => {
             let why =

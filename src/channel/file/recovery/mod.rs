@@ -7,7 +7,8 @@
 //!    and the originals are the truth.
 //! 2. Frames behind the snapshot are applied once a later frame's watermark proves them durable.
 //!    What is left over when the log ends are the *suspects*, `[W, X)`: valid in the page cache,
-//!    perhaps not on the medium (after a failed sync the cache shows what the disk lacks).
+//!    perhaps not on the medium (after a failed sync the cache shows what the disk lacks). Among
+//!    them are the copies of opens that were cut short; they fill the gaps of their originals.
 //! 3. The caller writes the state at W, the suspects and a new Incarnation into a prepared
 //!    segment, syncs, and only then believes them. The old segment ends at W for ever.
 //!
