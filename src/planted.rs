@@ -117,6 +117,8 @@ wal_format::planted_bugs! {
     NoRepeatCheck "no-repeat-check" "What an earlier open has copied already ends the tail.",
     EmptyPutAgain "empty-put-again"
         "INV-15: the copy of a put without events counts again, behind a later one.",
+    UnknownOpenUnseen "unknown-open-unseen"
+        "INV-13: what an open has left behind as torn is believed when all its records rot.",
     CopiesUnused "copies-unused"
         "INV-9: the copies of a recovery that was cut short fill no gap of the unproven tail.",
     FirstLookBelieved "first-look-believed"

@@ -226,7 +226,10 @@ fn one_segment(
             check::headers(file.as_ref(), found, report);
             let end = told.map(|told| told.end);
             // Where the end is known, that much was durable; behind it there is nothing to miss.
-            let known = end.map_or(all.durable, |end| Lsn::new(found.number, end));
+            let known = match end {
+                Some(end) => Lsn::new(found.number, end),
+                None => all.durable_in(found.number, file.as_ref()),
+            };
             let end = end
                 .map_or(file_end, |end| end.min(file_end))
                 .max(SEGMENT_HEADER_BYTES);

@@ -7,12 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wal_format::{
-    FrameHeader, Lsn, Record, SEGMENT_HEADER_BYTES, Scanner, SegmentHeader, SegmentRef, Step,
+    FrameHeader, FrameKind, Lsn, Record, SEGMENT_HEADER_BYTES, Scanner, SegmentHeader, SegmentRef,
+    Step,
 };
 
 use crate::channel::file::layout::{Found, Listing};
 use crate::channel::file::reader::Salvage;
-use crate::channel::file::recovery::broken_by;
+use crate::channel::file::recovery::{broken_by, is_opening};
 use crate::channel::file::segment::read_header;
 use crate::env::disk::{Disk, DiskFile, WriteBackend};
 use crate::planted::{Bug, planted};
@@ -25,7 +26,11 @@ pub(super) struct Told {
     /// The newest segment that begins with a snapshot, and the segments that this one names.
     newest: Option<(u32, BTreeSet<u32>)>,
     /// The highest watermark.
-    pub(super) durable: Lsn,
+    durable: Lsn,
+    /// The highest watermark that lies in each segment.
+    marks: BTreeMap<u32, Lsn>,
+    /// Segments that begin with the snapshot of a roll.
+    rolled: BTreeSet<u32>,
 }
 
 impl Told {
@@ -45,11 +50,16 @@ impl Told {
         let mut scanner = scanner(file, found.number, header.salt, end, Lsn(0));
         while let Some((lsn, header, record)) = next_record(&mut scanner) {
             let believed = broken_by(&header, record.as_ref()).is_none();
+            let mark = self.marks.entry(header.watermark.segment()).or_default();
+            *mark = header.watermark.max(*mark);
             let references = match record {
                 Some(Record::Snapshot(snapshot)) => {
                     if lsn.offset() == SEGMENT_HEADER_BYTES && believed {
                         let named = snapshot.segments.iter().map(|named| named.segment);
                         self.newest = Some((found.number, named.collect()));
+                        if !is_opening(&snapshot) {
+                            self.rolled.insert(found.number);
+                        }
                     }
                     snapshot.segments
                 }
@@ -60,6 +70,20 @@ impl Told {
             self.ends.extend(references);
         }
         self.durable = self.durable.max(scanner.proven());
+    }
+
+    /// How far a segment was durable of which nothing tells the end: as an open judges it.
+    pub(super) fn durable_in(&self, number: u32, file: &dyn DiskFile) -> Lsn {
+        let rolled = || {
+            number
+                .checked_add(1)
+                .is_some_and(|next| self.rolled.contains(&next))
+        };
+        if !self.end_is_missing(number) || rolled() || is_whole_and_sealed(number, file) {
+            return self.durable;
+        }
+        let below = self.marks.range(..=number).map(|(_, mark)| *mark).max();
+        below.unwrap_or_default().min(self.durable)
     }
 
     pub(super) fn end_of(&self, number: u32) -> Option<SegmentRef> {
@@ -81,6 +105,28 @@ impl Told {
         let told = self.ends.contains_key(&number) || planted(Bug::EndUnasked);
         !told && self.durable.segment() > number
     }
+}
+
+fn is_whole_and_sealed(number: u32, file: &dyn DiskFile) -> bool {
+    let Ok(header) = read_header(file) else {
+        return false;
+    };
+    if file.len() < u64::from(header.size) {
+        return false;
+    }
+    let mut scanner = scanner(
+        file,
+        number,
+        header.salt,
+        header.frames_end(),
+        Lsn(u64::MAX),
+    );
+    while let Some((_, header, _)) = next_record(&mut scanner) {
+        if header.kind == FrameKind::SegmentSeal {
+            return true;
+        }
+    }
+    false
 }
 
 /// A file that was cut has no second header; its frames may reach its end.

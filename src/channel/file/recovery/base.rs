@@ -81,6 +81,11 @@ pub(in crate::channel::file) fn is_opening(snapshot: &Snapshot) -> bool {
     snapshot.incarnations.last().map(|(number, _)| *number) != Some(snapshot.incarnation)
 }
 
+/// Whether a segment begins with the snapshot of a roll: the one before it was durable then.
+pub(super) fn begins_by_roll(file: &File) -> bool {
+    unbroken_or_not(file).is_some_and(|base| !is_opening(&base.snapshot))
+}
+
 /// The incarnation that wrote a segment, where its snapshot can be read.
 pub(super) fn incarnation_of(file: &File) -> Option<u32> {
     read_snapshot(file).map(|(_, snapshot, _)| snapshot.incarnation)

@@ -1,125 +1,10 @@
-//! What a frame changes: applied to the state once proven, copied forward when it is a suspect.
+//! What a frame changes once it is proven, and how it is written again.
 
 use wal_format::{FRAME_HEADER_BYTES, FrameHeader, FrameKind, PutBody, Record};
 
 use super::Suspect;
-use super::base::is_opening;
 use crate::channel::file::state::{LogState, Op, is_numbered};
 use crate::planted::{Bug, planted};
-
-/// Where damage has taken the beginning of the tail and an open that was cut short has left copies
-/// that reach beyond the hole, the tail begins with them.
-pub(super) fn begin_with_what_is_whole(suspects: &mut [Suspect], state: &LogState) {
-    let Some(first) = suspects.first().map(|s| s.header.clone()) else {
-        return;
-    };
-    let gap = first.sequence > state.next_sequence || first.control > state.next_control;
-    if !gap || planted(Bug::CopiesUnused) {
-        return;
-    }
-    let reaches = |at: &usize| {
-        let mut turned = suspects.to_vec();
-        turned.rotate_left(*at);
-        copies_reach(turned, state.clone(), &first)
-    };
-    if let Some(at) = (1..suspects.len()).find(|at| begins_a_copy(&suspects[*at]) && reaches(at)) {
-        suspects.rotate_left(at);
-    }
-}
-
-/// Whether nothing is missing between the opening snapshot that the suspects begin with and this
-/// frame.
-fn copies_reach(suspects: Vec<Suspect>, mut state: LogState, wanted: &FrameHeader) -> bool {
-    pass_hole(&mut state, &suspects[0].header);
-    let (mut sequence, mut control) = (state.next_sequence, state.next_control);
-    let below = (sequence, control) < (wanted.sequence, wanted.control);
-    for frame in whole_transactions(suspects, &state) {
-        sequence += u64::from(frame.header.count);
-        control += u64::from(frame.header.kind != FrameKind::Put);
-    }
-    below && sequence >= wanted.sequence && control >= wanted.control
-}
-
-/// INV-13: what of the suspects has to be copied: whole transactions in sequence, without repeats
-/// (an earlier open may have copied them already) and without records that only prove or describe.
-/// Behind a gap only a copy goes on, one that an open wrote before what is missing was damaged.
-pub(super) fn whole_transactions(suspects: Vec<Suspect>, state: &LogState) -> Vec<Suspect> {
-    let (mut sequence, mut control) = (state.next_sequence, state.next_control);
-    let (mut whole, mut open) = (Vec::new(), Vec::new());
-    let (mut copying, mut behind_gap) = (false, false);
-    for suspect in suspects {
-        let header = &suspect.header;
-        if begins_a_copy(&suspect) {
-            copying = true;
-            behind_gap &= planted(Bug::CopiesUnused);
-        }
-        if behind_gap {
-            continue;
-        }
-        if header.kind == FrameKind::Put {
-            if header.sequence < sequence && !planted(Bug::NoRepeatCheck) {
-                continue;
-            }
-            if copying && is_among(&whole, &suspect) {
-                continue;
-            }
-            let gap = header.sequence != sequence && !planted(Bug::NoSequenceCheck);
-            let control_gap = header.control != control && !planted(Bug::NoControlCheck);
-            if gap || control_gap {
-                behind_gap = true;
-                continue;
-            }
-            sequence += u64::from(header.count);
-            let last = header.last_of_transaction;
-            open.push(suspect);
-            if last {
-                whole.append(&mut open);
-            }
-            continue;
-        }
-        if !is_numbered_kind(header.kind) || header.control < control {
-            continue;
-        }
-        let gap = header.control > control && !planted(Bug::NoControlCheck);
-        if gap || !open.is_empty() {
-            behind_gap = true;
-            continue;
-        }
-        control += 1;
-        whole.push(suspect);
-    }
-    if planted(Bug::HalfTransactions) {
-        whole.append(&mut open);
-    }
-    whole
-}
-
-/// The snapshot of an open: the frames behind it are copies, and that it is here among the unproven
-/// ones says that the open was cut short.
-fn begins_a_copy(suspect: &Suspect) -> bool {
-    let snapshot = suspect.header.kind == FrameKind::Snapshot && !planted(Bug::EmptyPutAgain);
-    let decoded = snapshot.then(|| Record::decode(FrameKind::Snapshot, &suspect.body));
-    matches!(decoded, Some(Ok(Record::Snapshot(snapshot))) if is_opening(&snapshot))
-}
-
-/// INV-15: a transaction without events has no number of its own that would tell its copy from it;
-/// were the copy of an earlier one applied behind a later one, its positions would go back.
-fn is_among(whole: &[Suspect], copy: &Suspect) -> bool {
-    let same = |original: &Suspect| {
-        original.header.kind == FrameKind::Put
-            && original.header.sequence == copy.header.sequence
-            && original.header.control == copy.header.control
-            && original.body == copy.body
-    };
-    copy.header.count == 0 && whole.iter().any(same)
-}
-
-fn is_numbered_kind(kind: FrameKind) -> bool {
-    !matches!(
-        kind,
-        FrameKind::Watermark | FrameKind::Snapshot | FrameKind::SegmentSeal
-    )
-}
 
 /// Numbers are dense: those missing in front of a frame were lost to damage, and stay given.
 pub(super) fn pass_hole(state: &mut LogState, header: &FrameHeader) {
@@ -186,4 +71,4 @@ pub(in crate::channel::file) fn rebuild(frame: &Suspect) -> wal_format::EncodedP
 
 #[cfg(test)]
 #[path = "frames_tests.rs"]
-mod tests;
+pub(super) mod tests;

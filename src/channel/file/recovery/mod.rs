@@ -35,6 +35,7 @@ mod replay;
 mod rules;
 mod salt;
 mod scanned;
+mod tail;
 
 use wal_format::{FrameHeader, Identity, Lsn, Open, Record, SegmentRef};
 

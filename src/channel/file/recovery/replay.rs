@@ -4,10 +4,11 @@ use wal_format::{
     FrameError, FrameHeader, FrameKind, Lsn, Record, SEGMENT_HEADER_BYTES, SegmentRef, Step,
 };
 
-use super::base::{Base, incarnation_of};
-use super::frames::{apply, begin_with_what_is_whole, pass_hole, whole_transactions};
+use super::base::{Base, begins_by_roll, incarnation_of};
+use super::frames::{apply, pass_hole};
 use super::rules::broken_by;
-use super::scanned::{File, for_each_frame, for_each_watermark, step};
+use super::scanned::{File, for_each_frame, for_each_watermark, has_seal, step};
+use super::tail::Tail;
 use super::{Damage, Recovered, Suspect, TornTail};
 use crate::channel::file::layout::Found;
 use crate::channel::file::options::OpenError;
@@ -74,7 +75,10 @@ impl Replay {
             let file_end = file.frames_end();
             let end = bound.map_or(file_end, |end| end.min(file_end)).max(first);
             // Behind a known end there is nothing to miss.
-            let durable = bound.map_or(known, |end| Lsn::new(number, end));
+            let durable = match bound {
+                Some(end) => Lsn::new(number, end),
+                None => known.min(durable_in(files, index)),
+            };
             let first_sequence = self.next_expected();
             let end = self.scan_segment(file, first, end, durable)?;
             self.seen.push(Seen {
@@ -230,18 +234,19 @@ impl Replay {
     }
 
     pub(super) fn finish(mut self, files: &[File], older: &[Found], base: &Base) -> Recovered {
-        begin_with_what_is_whole(&mut self.suspects, &self.state);
-        if let Some(header) = self.suspects.first().map(|s| s.header.clone())
+        let next_expected = self.next_expected();
+        let tail = Tail::new(std::mem::take(&mut self.suspects), &self.state);
+        if let Some(header) = tail.first()
             && !planted(Bug::NoHoleBeforeTail)
         {
             // Whatever is missing in front of the tail lay below the proof, or has left no copy.
-            self.note_hidden(&header);
-            pass_hole(&mut self.state, &header);
+            self.note_hidden(header);
+            pass_hole(&mut self.state, header);
         }
         if self.open_end {
-            self.hidden_below = self.next_expected();
+            self.hidden_below = next_expected;
         }
-        if planted(Bug::SequenceAgain) && self.next_expected() == self.state.cursor {
+        if planted(Bug::SequenceAgain) && next_expected == self.state.cursor {
             (self.state.next_sequence, self.state.cursor) = (1, 1);
         }
         let mut segments = Vec::new();
@@ -264,7 +269,7 @@ impl Replay {
             segments.push(self.scanned_segment(file, seen));
         }
         Recovered {
-            suspects: whole_transactions(self.suspects, &self.state),
+            suspects: tail.whole_transactions(&self.state),
             state: self.state,
             proven: self.proven,
             segments,
@@ -342,6 +347,30 @@ fn known_durable(files: &[File]) -> Lsn {
         for_each_watermark(file, |mark| known = known.max(mark));
     }
     known
+}
+
+/// How far a segment counts as durable where nothing tells its end. What lies in later segments
+/// proves a segment that the log has rolled on from. Where an open may lie between them, whose
+/// records are damaged, it proves only what that open believed: frames behind a tear were left
+/// behind for ever, and their numbers were given again.
+fn durable_in(files: &[File], index: usize) -> Lsn {
+    let all = Lsn(u64::MAX);
+    let (file, Some(next)) = (&files[index], files.get(index + 1)) else {
+        return all;
+    };
+    let rolled = next.found.number == file.found.number + 1 && begins_by_roll(next);
+    if rolled || !file.is_cut() && has_seal(file) || planted(Bug::UnknownOpenUnseen) {
+        return all;
+    }
+    let mut durable = Lsn(0);
+    for file in files {
+        for_each_watermark(file, |mark| {
+            if mark.segment() <= files[index].found.number {
+                durable = durable.max(mark);
+            }
+        });
+    }
+    durable
 }
 
 /// Where later opens have said that the log before them ends; segments between the one they name

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wal_format::{
-    FrameHeader, Lsn, SEGMENT_HEADER_BYTES, Scanner, SegmentError, SegmentHeader, Step,
+    FrameHeader, FrameKind, Lsn, SEGMENT_HEADER_BYTES, Scanner, SegmentError, SegmentHeader, Step,
 };
 
 use crate::channel::file::layout::Found;
@@ -164,6 +164,15 @@ pub(super) fn for_each_watermark(file: &File, mut see: impl FnMut(Lsn)) {
         false => Lsn(u64::MAX),
     };
     walk(file, known, |header, _| see(header.watermark));
+}
+
+/// Whether the frame with which a roll ends a segment is anywhere in it.
+pub(super) fn has_seal(file: &File) -> bool {
+    let mut sealed = false;
+    walk(file, Lsn(u64::MAX), |header, _| {
+        sealed |= header.kind == FrameKind::SegmentSeal
+    });
+    sealed
 }
 
 fn walk(file: &File, known: Lsn, mut see: impl FnMut(&FrameHeader, &[u8])) {

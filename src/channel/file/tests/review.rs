@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use wal_format::{FrameHeader, FrameKind, Lsn};
 
+use super::super::examine::examine;
 use super::super::options::SPARES_RESERVED;
 use super::super::*;
 use super::{batch, runtime, take_all};
@@ -294,6 +295,61 @@ fn a_torn_tail_is_not_believed_later_when_the_incarnation_that_ended_it_rots() {
     torn_tail_and_then_rot_in(FrameKind::Incarnation);
 }
 
+/// The snapshot, the copies, the Incarnation record and the first watermark of an open often lie in
+/// one block. What was never acknowledged has the numbers of what was.
+#[test]
+fn a_torn_tail_is_not_believed_later_when_all_records_of_the_open_that_ended_it_rot() {
+    let lazy = FileChannelOptions {
+        sync: SyncMode::Os,
+        ..options()
+    };
+    let disk = SimDisk::default();
+    let channel = open_with(&disk, lazy);
+    put(&channel, 0, 4);
+    let torn = {
+        let mut writer = channel.core.writer();
+        channel.core.sync_and_publish(&mut writer).unwrap();
+        writer.durable.offset() as usize
+    };
+    // Events 5 to 10 are never synced, and the first two of them do not reach the disk.
+    for n in [4, 16, 18] {
+        put(&channel, n, 2);
+    }
+    drop(channel);
+    let disk = disk.kill();
+    disk.flip(&segments(&disk)[0], torn + 200, 3).unwrap();
+    let channel = open(&disk);
+    for n in 2..8 {
+        assert_eq!(put(&channel, 2 * n, 2), Some(range(2 * n + 1, 2 * n + 2)));
+    }
+    let newest = channel.core.table().segments.last().unwrap().clone();
+    let first = frames(&disk, &newest);
+    drop(channel);
+    for blocks in 1..3 {
+        let disk = disk.kill();
+        let bad = 4096..4096 * (blocks + 1);
+        let whole = first.iter().filter(|(lsn, header)| {
+            header.kind == FrameKind::Put && u64::from(lsn.offset()) >= bad.end
+        });
+        let whole: Vec<u64> = whole.map(|(_, header)| header.sequence - 1).collect();
+        assert!(!whole.is_empty() && whole.len() < 6, "{whole:?}");
+        disk.fail_reads(&newest.path, bad).unwrap();
+        let report = examine(&disk, &options().data_dirs, |_, _| {}).unwrap();
+        let named = report.damage.iter().filter_map(|damage| damage.lost);
+        assert_eq!(
+            named.collect::<Vec<_>>(),
+            [(5, whole[0])],
+            "{:?}",
+            report.damage
+        );
+        let channel = open(&disk);
+        let (found, lost) = take_all(&channel);
+        let expected = (0..4).chain(whole[0]..16).collect::<Vec<_>>();
+        assert_eq!(found, expected);
+        assert_eq!(lost, [range(5, whole[0])]);
+    }
+}
+
 fn torn_tail_and_then_rot_in(kind: FrameKind) {
     let lazy = FileChannelOptions {
         sync: SyncMode::Os,
@@ -366,7 +422,7 @@ fn a_watermark_behind_a_torn_frame_proves_what_lies_before_it() {
         let at = lsn.offset() as usize;
         disk.flip(&segment.path, at + 8, 3).unwrap();
     }
-    let report = examine::examine(&disk, &options().data_dirs, |_, _| {}).unwrap();
+    let report = examine(&disk, &options().data_dirs, |_, _| {}).unwrap();
     assert_eq!(report.damage.len(), 1, "{:?}", report.damage);
     let opened = open::open_core("c1", options(), Arc::new(disk), clock::system());
     let (_, _, verdict) = opened.unwrap();
