@@ -329,3 +329,14 @@ fn a_file_that_was_cut_in_a_blank_header_is_damaged_from_that_frame_on() {
         0x00, 0x04, 0x11,
     ]);
 }
+
+/// `damaged_channel`: both copies of a segment's header were bad and so was the snapshot behind it,
+/// but an Incarnation record named the segment. Verify read it with what that record tells, and
+/// called nothing lost; an open lost all of it.
+#[test]
+fn a_segment_without_a_header_is_read_with_what_a_later_record_tells() {
+    damaged_channel::check(&[
+        0xff, 0x01, 0x00, 0x00, 0x02, 0x30, 0x08, 0x24, 0x7e, 0x22, 0x03, 0x00, 0x04, 0xa3, 0xa3,
+        0x66, 0x01, 0x00,
+    ]);
+}

@@ -105,6 +105,8 @@ struct Seen {
     taken: RangeSet,
     /// Acknowledged, or in the closed files of a claimed epoch: what a deleted segment may hold.
     gone: RangeSet,
+    /// First event of a transaction whose end has not come yet.
+    unfinished: Option<u64>,
     /// Number of the last segment that held a frame, or of the first of all.
     segment: Option<u32>,
     /// Numbers that jump where a segment is not there; damage only where what is missing in
@@ -221,6 +223,14 @@ fn one_segment(
         seen.next_control = (found.number == 0).then_some(0);
         seen.segment = Some(found.number);
     }
+    if seen
+        .segment
+        .is_some_and(|before| all.may_end_by_an_open(before))
+    {
+        // That open has believed whole transactions only.
+        let unfinished = seen.unfinished.take();
+        seen.next_sequence = unfinished.or(seen.next_sequence);
+    }
     match open_told(disk, found, told) {
         Ok((file, salt, file_end)) => {
             check::headers(file.as_ref(), found, report);
@@ -228,7 +238,7 @@ fn one_segment(
             // Where the end is known, that much was durable; behind it there is nothing to miss.
             let known = match end {
                 Some(end) => Lsn::new(found.number, end),
-                None => all.durable_in(found.number, file.as_ref()),
+                None => all.durable_in(found.number),
             };
             let end = end
                 .map_or(file_end, |end| end.min(file_end))
@@ -394,6 +404,11 @@ fn good_frame(
     close_gap(header, lsn, found, seen, report);
     check_rules(header, record.as_ref(), lsn, found, segment, seen, report);
     seen.segment = Some(found.number);
+    if header.kind == FrameKind::Put {
+        let begun = seen.unfinished.filter(|_| !header.first_of_transaction);
+        let begun = begun.or(Some(header.sequence));
+        seen.unfinished = begun.filter(|_| !header.last_of_transaction);
+    }
     let end = header.sequence.saturating_add(u64::from(header.count));
     let counted = seen
         .next_sequence

@@ -7,8 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wal_format::{
-    FrameHeader, FrameKind, Lsn, Record, SEGMENT_HEADER_BYTES, Scanner, SegmentHeader, SegmentRef,
-    Step,
+    FrameHeader, Lsn, Record, SEGMENT_HEADER_BYTES, Scanner, SegmentHeader, SegmentRef, Step,
 };
 
 use crate::channel::file::layout::{Found, Listing};
@@ -72,18 +71,19 @@ impl Told {
         self.durable = self.durable.max(scanner.proven());
     }
 
-    /// How far a segment was durable of which nothing tells the end: as an open judges it.
-    pub(super) fn durable_in(&self, number: u32, file: &dyn DiskFile) -> Lsn {
-        let rolled = || {
-            number
-                .checked_add(1)
-                .is_some_and(|next| self.rolled.contains(&next))
-        };
-        if !self.end_is_missing(number) || rolled() || is_whole_and_sealed(number, file) {
+    /// Whether an open may lie behind this segment whose records are damaged: as an open judges it.
+    pub(super) fn may_end_by_an_open(&self, number: u32) -> bool {
+        let next = number.checked_add(1);
+        self.end_is_missing(number) && !next.is_some_and(|next| self.rolled.contains(&next))
+    }
+
+    /// How far a segment was durable of which nothing tells the end.
+    pub(super) fn durable_in(&self, number: u32) -> Lsn {
+        if !self.may_end_by_an_open(number) {
             return self.durable;
         }
-        let below = self.marks.range(..=number).map(|(_, mark)| *mark).max();
-        below.unwrap_or_default().min(self.durable)
+        let below = self.marks.range(..=number).next_back();
+        below.map_or(Lsn(0), |(_, mark)| *mark)
     }
 
     pub(super) fn end_of(&self, number: u32) -> Option<SegmentRef> {
@@ -105,28 +105,6 @@ impl Told {
         let told = self.ends.contains_key(&number) || planted(Bug::EndUnasked);
         !told && self.durable.segment() > number
     }
-}
-
-fn is_whole_and_sealed(number: u32, file: &dyn DiskFile) -> bool {
-    let Ok(header) = read_header(file) else {
-        return false;
-    };
-    if file.len() < u64::from(header.size) {
-        return false;
-    }
-    let mut scanner = scanner(
-        file,
-        number,
-        header.salt,
-        header.frames_end(),
-        Lsn(u64::MAX),
-    );
-    while let Some((_, header, _)) = next_record(&mut scanner) {
-        if header.kind == FrameKind::SegmentSeal {
-            return true;
-        }
-    }
-    false
 }
 
 /// A file that was cut has no second header; its frames may reach its end.

@@ -8,10 +8,9 @@
 //! *Invariants*: nothing is written; a frame is believed only when both of its sums are right and
 //! no later open says that the log had ended before it.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use wal_format::{FrameHeader, Lsn, Record, SEGMENT_HEADER_BYTES, Snapshot};
+use wal_format::{FrameHeader, Lsn, SEGMENT_HEADER_BYTES, Snapshot};
 
 use super::base::{Base, try_base};
 use super::replay::Replay;
@@ -146,28 +145,11 @@ fn without_snapshot(first: &FrameHeader) -> Base {
 /// Salts of segments whose header is lost, from the references of later segments or from the
 /// frames themselves; returns the segments of the second kind.
 fn find_salts(files: &mut [File]) -> Vec<u32> {
-    if files.iter().all(|file| file.salt.is_some()) {
-        return Vec::new();
-    }
-    let mut told = BTreeMap::new();
-    for file in &*files {
-        for_each_frame(file, |header, body| {
-            let references = match Record::decode(header.kind, body) {
-                Ok(Record::Snapshot(snapshot)) => snapshot.segments,
-                Ok(Record::Incarnation(open)) => open.previous.into_iter().collect(),
-                _ => Vec::new(),
-            };
-            told.extend(references.iter().map(|r| (r.segment, r.salt)));
-        });
-    }
+    salt::tell(files);
     let mut found = Vec::new();
     for file in files.iter_mut().filter(|file| file.salt.is_none()) {
-        let number = file.found.number;
-        file.salt = told.get(&number).copied();
-        if file.salt.is_none() {
-            file.salt = salt::find(file);
-            found.extend(file.salt.map(|_| number));
-        }
+        file.salt = salt::find(file);
+        found.extend(file.salt.map(|_| file.found.number));
     }
     found
 }

@@ -145,6 +145,7 @@ pub(super) fn read_log(
     while let Some((found, rest)) = older.split_last() {
         older = rest;
         files.insert(0, open_file(disk, found, channel_id)?);
+        salt::tell(&mut files);
         if let Some(base) = try_base(&files) {
             let mut replay = Replay::new(&base);
             replay.scan(&files, &base)?;

@@ -1,13 +1,15 @@
 //! The frames behind the base in order: applied when something proves them, else held back.
 
-use wal_format::{
-    FrameError, FrameHeader, FrameKind, Lsn, Record, SEGMENT_HEADER_BYTES, SegmentRef, Step,
-};
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::ops::Range;
+
+use wal_format::{FrameHeader, FrameKind, Lsn, Record, SEGMENT_HEADER_BYTES, SegmentRef, Step};
 
 use super::base::{Base, begins_by_roll, incarnation_of};
 use super::frames::{apply, pass_hole};
 use super::rules::broken_by;
-use super::scanned::{File, for_each_frame, for_each_watermark, has_seal, step};
+use super::scanned::{File, for_each_frame, for_each_watermark, step};
 use super::tail::Tail;
 use super::{Damage, Recovered, Suspect, TornTail};
 use crate::channel::file::layout::Found;
@@ -62,8 +64,10 @@ impl Replay {
     }
 
     pub(super) fn scan(&mut self, files: &[File], base: &Base) -> Result<(), OpenError> {
-        let known = known_durable(files);
+        let marks = Marks::of(files);
         let ends = ends_by_later_openings(files);
+        let end_of = |number: u32| ends.iter().find(|(n, _)| *n == number).map(|(_, end)| *end);
+        let mut unknown_open = false;
         for (index, file) in files.iter().enumerate() {
             let first = if index == 0 {
                 base.behind
@@ -71,16 +75,23 @@ impl Replay {
                 SEGMENT_HEADER_BYTES
             };
             let number = file.found.number;
-            let bound = ends.iter().find(|(n, _)| *n == number).map(|(_, end)| *end);
+            let proven = marks.highest().segment() >= number;
+            if unknown_open && proven && !planted(Bug::TailNotSettled) {
+                self.settle();
+            }
+            let bound = end_of(number);
+            unknown_open = bound.is_none() && may_end_by_an_open(files, index);
             let file_end = file.frames_end();
             let end = bound.map_or(file_end, |end| end.min(file_end)).max(first);
-            // Behind a known end there is nothing to miss.
             let durable = match bound {
+                // Behind a known end there is nothing to miss.
                 Some(end) => Lsn::new(number, end),
-                None => known.min(durable_in(files, index)),
+                None if unknown_open => marks.highest_in(number),
+                None => marks.highest(),
             };
             let first_sequence = self.next_expected();
-            let end = self.scan_segment(file, first, end, durable)?;
+            let went_on = unknown_open && marks.highest().segment() > number;
+            let end = self.scan_segment(file, first..end, durable, went_on)?;
             self.seen.push(Seen {
                 number,
                 first_sequence,
@@ -88,6 +99,27 @@ impl Replay {
             });
         }
         Ok(())
+    }
+
+    /// Before an open whose records are damaged: of the tail in front of it that open has believed
+    /// the whole transactions, once each, whatever of its own frames proves now.
+    fn settle(&mut self) {
+        let ends = |suspects: &[Suspect], number: u32| {
+            let ends = suspects.iter().map(|s| s.end);
+            ends.filter(|end| end.segment() == number).max()
+        };
+        let before = std::mem::take(&mut self.suspects);
+        let lasts: Vec<_> = self.seen.iter().map(|s| ends(&before, s.number)).collect();
+        self.suspects = Tail::new(before, &self.state).whole_transactions();
+        for (seen, last) in self.seen.iter_mut().zip(lasts) {
+            let kept = ends(&self.suspects, seen.number);
+            if kept != last {
+                let begin = Lsn::new(seen.number, SEGMENT_HEADER_BYTES);
+                let end = kept.unwrap_or(begin).max(begin);
+                let proven = self.proven.min(Lsn::new(seen.number, seen.end));
+                seen.end = end.max(proven).offset();
+            }
+        }
     }
 
     /// Next sequence number with the suspects counted in. It never falls, also where the snapshot
@@ -98,12 +130,14 @@ impl Replay {
         suspects.fold(self.state.next_sequence, u64::max)
     }
 
+    /// `went_on`: durably, behind an end of this segment that nothing tells; bad bytes there may be
+    /// rot as well.
     fn scan_segment(
         &mut self,
         file: &File,
-        first: u32,
-        end: u32,
+        Range { start: first, end }: Range<u32>,
         durable: Lsn,
+        went_on: bool,
     ) -> Result<u32, OpenError> {
         let mut scanner = file.scanner(first, end, durable);
         self.last_nonzero = first;
@@ -141,6 +175,11 @@ impl Replay {
                     self.last_nonzero = offset;
                     return Ok(offset);
                 }
+                Step::Torn { offset, .. } if went_on => {
+                    let why = "torn, or damaged like the records of the open behind it";
+                    self.bad(file, offset, &why, None);
+                    return Ok(offset);
+                }
                 Step::Torn {
                     offset,
                     nonzero_end,
@@ -158,7 +197,7 @@ impl Replay {
         }
     }
 
-    fn bad(&mut self, file: &File, offset: u32, why: &FrameError, resume: Option<u32>) {
+    fn bad(&mut self, file: &File, offset: u32, why: &dyn Display, resume: Option<u32>) {
         self.open_end = resume.is_none();
         self.damage.push(Damage {
             segment: file.found.number,
@@ -269,7 +308,7 @@ impl Replay {
             segments.push(self.scanned_segment(file, seen));
         }
         Recovered {
-            suspects: tail.whole_transactions(&self.state),
+            suspects: tail.whole_transactions(),
             state: self.state,
             proven: self.proven,
             segments,
@@ -336,41 +375,46 @@ fn old_segment(found: &Found, reference: &SegmentRef) -> Segment {
     }
 }
 
-/// The highest watermark of any valid frame behind the base segment, also of those behind a torn
-/// one: its writer knew that much to be durable, whatever became of the frame itself.
-fn known_durable(files: &[File]) -> Lsn {
-    let mut known = Lsn(0);
-    if planted(Bug::RotAsTorn) {
-        return known;
+/// The highest watermarks of all valid frames behind the base segment, also of those behind a torn
+/// one, by the segment they lie in: their writer knew that much to be durable, whatever became of
+/// the frame itself.
+struct Marks(BTreeMap<u32, Lsn>);
+
+impl Marks {
+    fn of(files: &[File]) -> Self {
+        let mut marks = BTreeMap::new();
+        if !planted(Bug::RotAsTorn) {
+            for file in files.iter().skip(1) {
+                for_each_watermark(file, |mark| {
+                    let highest: &mut Lsn = marks.entry(mark.segment()).or_default();
+                    *highest = mark.max(*highest);
+                });
+            }
+        }
+        Self(marks)
     }
-    for file in files.iter().skip(1) {
-        for_each_watermark(file, |mark| known = known.max(mark));
+
+    fn highest(&self) -> Lsn {
+        self.highest_in(u32::MAX)
     }
-    known
+
+    /// The highest one that lies in a segment up to this one.
+    fn highest_in(&self, number: u32) -> Lsn {
+        let last = self.0.range(..=number).next_back();
+        last.map_or(Lsn(0), |(_, mark)| *mark)
+    }
 }
 
-/// How far a segment counts as durable where nothing tells its end. What lies in later segments
-/// proves a segment that the log has rolled on from. Where an open may lie between them, whose
-/// records are damaged, it proves only what that open believed: frames behind a tear were left
-/// behind for ever, and their numbers were given again.
-fn durable_in(files: &[File], index: usize) -> Lsn {
-    let all = Lsn(u64::MAX);
+/// Whether an open may lie behind a segment whose end nothing tells, because the records of that
+/// open are damaged. What the log wrote behind it proves of the segment only what that open has
+/// believed: frames behind a tear were left behind for ever, and their numbers were given again.
+/// The frame that seals it says nothing: it may stand behind the tear.
+fn may_end_by_an_open(files: &[File], index: usize) -> bool {
     let (file, Some(next)) = (&files[index], files.get(index + 1)) else {
-        return all;
+        return false;
     };
     let rolled = next.found.number == file.found.number + 1 && begins_by_roll(next);
-    if rolled || !file.is_cut() && has_seal(file) || planted(Bug::UnknownOpenUnseen) {
-        return all;
-    }
-    let mut durable = Lsn(0);
-    for file in files {
-        for_each_watermark(file, |mark| {
-            if mark.segment() <= files[index].found.number {
-                durable = durable.max(mark);
-            }
-        });
-    }
-    durable
+    !rolled && !planted(Bug::UnknownOpenUnseen)
 }
 
 /// Where later opens have said that the log before them ends; segments between the one they name

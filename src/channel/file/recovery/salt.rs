@@ -1,20 +1,45 @@
-//! The salt of a segment whose header copies are both bad, from its frames.
+//! The salt of a segment whose header copies are both bad, from what later segments say of it or
+//! from its frames.
 //!
-//! *Algorithm*: a header's sum is a CRC, which is linear: the sum with a salt is the sum with salt
-//! 0, changed by the same bits whatever the other bytes are. So one frame whose body's sum (which
-//! has no salt) is right gives 32 equations for 32 bits of a salt that makes its header's sum
-//! right, and that salt does the same for every other frame of the segment, though it may not be
-//! the salt that was written. One frame proves nothing: the salt counts when a second frame is
-//! good with it, which happens by chance once in 2^32.
+//! *Algorithm* of the second: a header's sum is a CRC, which is linear: the sum with a salt is the
+//! sum with salt 0, changed by the same bits whatever the other bytes are. So one frame whose body's
+//! sum (which has no salt) is right gives 32 equations for 32 bits of a salt that makes its header's
+//! sum right, and that salt does the same for every other frame of the segment, though it may not be
+//! the salt that was written. One frame proves nothing: the salt counts when a second frame is good
+//! with it, which happens by chance once in 2^32.
+
+use std::collections::BTreeMap;
 
 use wal_format::{
-    FRAME_ALIGN, FRAME_HEADER_BYTES, FrameHeader, FrameKind, Lsn, SEGMENT_HEADER_BYTES, Step,
+    FRAME_ALIGN, FRAME_HEADER_BYTES, FrameHeader, FrameKind, Lsn, Record, SEGMENT_HEADER_BYTES,
+    Step,
 };
 
-use super::scanned::{File, step};
+use super::scanned::{File, for_each_frame, step};
 
 /// Frames that are tried before the segment is given up.
 const TRIES: usize = 16;
+
+/// Gives segments without a salt the one by which the records of the others name them.
+pub(super) fn tell(files: &mut [File]) {
+    if files.iter().all(|file| file.salt.is_some()) {
+        return;
+    }
+    let mut told = BTreeMap::new();
+    for file in &*files {
+        for_each_frame(file, |header, body| {
+            let references = match Record::decode(header.kind, body) {
+                Ok(Record::Snapshot(snapshot)) => snapshot.segments,
+                Ok(Record::Incarnation(open)) => open.previous.into_iter().collect(),
+                _ => Vec::new(),
+            };
+            told.extend(references.iter().map(|r| (r.segment, r.salt)));
+        });
+    }
+    for file in files.iter_mut().filter(|file| file.salt.is_none()) {
+        file.salt = told.get(&file.found.number).copied();
+    }
+}
 
 /// A salt with which at least two frames of the file are good.
 pub(super) fn find(file: &File) -> Option<u64> {

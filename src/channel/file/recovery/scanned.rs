@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wal_format::{
-    FrameHeader, FrameKind, Lsn, SEGMENT_HEADER_BYTES, Scanner, SegmentError, SegmentHeader, Step,
+    FrameHeader, Lsn, SEGMENT_HEADER_BYTES, Scanner, SegmentError, SegmentHeader, Step,
 };
 
 use crate::channel::file::layout::Found;
@@ -30,7 +30,8 @@ impl File {
     }
 
     /// Whether the file is shorter than its header says. A segment gets its name with its whole
-    /// length; only an open that was complete gives the unused end of the one before back.
+    /// length; only an open that was complete gives the unused end of the one before back, and not
+    /// every one does.
     pub(super) fn is_cut(&self) -> bool {
         let size = self.header.as_ref().map(|header| u64::from(header.size));
         size.is_some_and(|size| self.found.len < size)
@@ -164,15 +165,6 @@ pub(super) fn for_each_watermark(file: &File, mut see: impl FnMut(Lsn)) {
         false => Lsn(u64::MAX),
     };
     walk(file, known, |header, _| see(header.watermark));
-}
-
-/// Whether the frame with which a roll ends a segment is anywhere in it.
-pub(super) fn has_seal(file: &File) -> bool {
-    let mut sealed = false;
-    walk(file, Lsn(u64::MAX), |header, _| {
-        sealed |= header.kind == FrameKind::SegmentSeal
-    });
-    sealed
 }
 
 fn walk(file: &File, known: Lsn, mut see: impl FnMut(&FrameHeader, &[u8])) {

@@ -57,18 +57,25 @@ pub(super) struct Tail {
     copies: Vec<usize>,
     /// Which of them comes first.
     first: usize,
+    /// The numbers that it begins with.
+    begun: Numbers,
 }
 
 impl Tail {
     pub(super) fn new(suspects: Vec<Suspect>, state: &LogState) -> Self {
         let copies = (0..suspects.len()).filter(|at| begins_a_copy(&suspects[*at]));
         let copies = copies.collect();
+        let begun = Numbers::of(state);
         let mut tail = Self {
             suspects,
             copies,
             first: 0,
+            begun,
         };
-        tail.first = tail.best_beginning(Numbers::of(state));
+        tail.first = tail.best_beginning(begun);
+        if !planted(Bug::NoHoleBeforeTail) {
+            tail.begun = tail.first().map_or(begun, |header| begun.at(header));
+        }
         tail
     }
 
@@ -101,8 +108,8 @@ impl Tail {
 
     /// INV-13: what has to be copied: whole transactions in sequence, without repeats and without
     /// records that only prove or describe.
-    pub(super) fn whole_transactions(self, state: &LogState) -> Vec<Suspect> {
-        let mut walk = self.follow(self.first, Numbers::of(state));
+    pub(super) fn whole_transactions(self) -> Vec<Suspect> {
+        let mut walk = self.follow(self.first, self.begun);
         if planted(Bug::HalfTransactions) {
             walk.whole.append(&mut walk.open);
         }

@@ -3,17 +3,13 @@
 
 use wal_format::{FRAME_HEADER_BYTES, PutEncoder};
 
+use super::super::frames::put_op;
 use super::super::frames::tests::{WHOLE, ack, put, record, state, suspect};
-use super::super::frames::{pass_hole, put_op};
 use super::*;
 use crate::channel::file::state::Op;
 
 fn whole_transactions(suspects: Vec<Suspect>, state: &LogState) -> Vec<Suspect> {
-    let (tail, mut state) = (Tail::new(suspects, state), state.clone());
-    if let Some(header) = tail.first() {
-        pass_hole(&mut state, header);
-    }
-    tail.whole_transactions(&state)
+    Tail::new(suspects, state).whole_transactions()
 }
 
 /// Sequence and control number of what is copied.
@@ -138,14 +134,9 @@ fn copies_fill_a_gap_of_their_originals() {
 
 /// Numbers of the frame that the tail begins with, and the next ones behind its end.
 fn followed(suspects: Vec<Suspect>) -> [(u64, u64); 2] {
-    let mut state = state();
-    let tail = Tail::new(suspects, &state);
-    if let Some(header) = tail.first() {
-        pass_hole(&mut state, header);
-    }
-    let begun = (state.next_sequence, state.next_control);
-    let reached = tail.follow(tail.first, Numbers::of(&state)).reached;
-    [begun, (reached.sequence, reached.control)]
+    let tail = Tail::new(suspects, &state());
+    let reached = tail.follow(tail.first, tail.begun).reached;
+    [tail.begun, reached].map(|numbers| (numbers.sequence, numbers.control))
 }
 
 #[test]
