@@ -2,11 +2,11 @@
 //! from its frames.
 //!
 //! *Algorithm* of the second: a header's sum is a CRC, which is linear: the sum with a salt is the
-//! sum with salt 0, changed by the same bits whatever the other bytes are. So one frame whose body's
-//! sum (which has no salt) is right gives 32 equations for 32 bits of a salt that makes its header's
-//! sum right, and that salt does the same for every other frame of the segment, though it may not be
-//! the salt that was written. One frame proves nothing: the salt counts when a second frame is good
-//! with it, which happens by chance once in 2^32.
+//! sum with salt 0, changed by the same bits whatever the other bytes are. So one frame whose
+//! body's sum (which has no salt) is right gives 32 equations for 32 bits of a salt that makes its
+//! header's sum right, and that salt does the same for every other frame of the segment, though it
+//! may not be the salt that was written. One frame proves nothing: the salt counts when a second
+//! frame is good with it, which happens by chance once in 2^32.
 
 use std::collections::BTreeMap;
 
