@@ -23,6 +23,7 @@
 //! | R7 | none good, one segment, no proof | - | - | first open was cut short: fresh channel |
 //! | R8 | none good | - | - | refused, nothing touched |
 //! | R9 | opening snapshot, a hole before its Incarnation | - | watermark in this segment | damage: read on from it |
+//! | R10 | bad, nothing tells whether a roll or an open came before | in the segment before | later frame | damage: the tail of the segment before ends here, in whole transactions; replay on through |
 //!
 //! *Invariants*: INV-17, INV-18. *Crash* in recovery: the old segments are untouched, so the next
 //! open sees what this one saw.
