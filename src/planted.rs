@@ -121,6 +121,8 @@ wal_format::planted_bugs! {
         "INV-13: what an open has left behind as torn is believed when all its records rot.",
     TailNotSettled "tail-not-settled"
         "INV-13: before an open whose records rot, a half transaction counts, and copies twice.",
+    LostEndSilent "lost-end-silent"
+        "INV-5: numbers that only frames behind a lost end tell are given again.",
     CopiesUnused "copies-unused"
         "INV-9: the copies of a recovery that was cut short fill no gap of the unproven tail.",
     FirstLookBelieved "first-look-believed"

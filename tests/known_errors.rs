@@ -340,3 +340,13 @@ fn a_segment_without_a_header_is_read_with_what_a_later_record_tells() {
         0x66, 0x01, 0x00,
     ]);
 }
+
+/// `damaged_channel`: a segment was cut below what was durable. The one whole frame behind it stood
+/// behind a bad one, so its watermark counted and its number did not: numbers were given again.
+#[test]
+fn a_frame_behind_a_torn_one_tells_which_numbers_were_given() {
+    damaged_channel::check(&[
+        0x6f, 0x10, 0x09, 0x44, 0x6e, 0x65, 0x10, 0x00, 0x00, 0x00, 0x21, 0x44, 0x6f, 0x02, 0xb4,
+        0xed, 0xe9, 0x84, 0xb4, 0x25, 0x24, 0x0c, 0x02, 0xb4, 0xed,
+    ]);
+}

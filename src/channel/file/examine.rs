@@ -15,7 +15,7 @@ use wal_format::{
     FrameHeader, FrameKind, Lsn, PutBody, Record, SEGMENT_HEADER_BYTES, Scanner, Step,
 };
 
-use self::told::{Told, open_told, scanner};
+use self::told::{Told, numbers_behind, open_told, scanner};
 use super::layout::{self, Found};
 use super::range_set::RangeSet;
 use super::reader::Salvage;
@@ -173,7 +173,16 @@ fn examine_once(
         read += found.len;
         progress(read, total);
     }
-    report.damage.extend(seen.pending.take());
+    if let Some(mut end) = seen.pending.take() {
+        // No frame that counts follows.
+        let (sequence, control) = numbers_behind(disk, &listing, end.segment);
+        if let Some(next) = seen.next_sequence.filter(|next| *next < sequence) {
+            end.lost = Some((next, sequence - 1));
+            seen.next_sequence = Some(sequence);
+        }
+        end.control_lost |= seen.next_control.is_some_and(|next| next < control);
+        report.damage.push(end);
+    }
     report.damage.extend(lost_before(&seen, &report));
     report.damage.extend(real_jumps(&mut seen));
     report.damage.sort_by_key(|d| (d.segment, d.offset));

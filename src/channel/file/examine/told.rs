@@ -107,6 +107,25 @@ impl Told {
     }
 }
 
+/// The highest numbers, of events and of control records, that were given before or with any whole
+/// frame behind this segment, also one behind a torn frame, which nobody believes.
+pub(super) fn numbers_behind(disk: &dyn Disk, listing: &Listing, segment: u32) -> (u64, u64) {
+    let mut told = (0, 0);
+    for found in listing.segments.iter().filter(|f| f.number > segment) {
+        let Ok((file, header)) = open(disk, &found.path) else {
+            continue;
+        };
+        let end = frames_end(found, &header);
+        let all = Lsn(u64::MAX);
+        let mut scanner = scanner(file.as_ref(), found.number, header.salt, end, all);
+        while let Some((_, header, _)) = next_record(&mut scanner) {
+            let behind = header.sequence.saturating_add(header.count.into());
+            told = (told.0.max(behind), told.1.max(header.control));
+        }
+    }
+    told
+}
+
 /// A file that was cut has no second header; its frames may reach its end.
 fn frames_end(found: &Found, header: &SegmentHeader) -> u32 {
     let len = u32::try_from(found.len).unwrap_or(u32::MAX);

@@ -3,7 +3,7 @@
 use wal_format::{FrameHeader, FrameKind, Lsn, Record, SEGMENT_HEADER_BYTES, Snapshot, Step};
 
 use super::rules::broken_by;
-use super::scanned::{File, for_each_watermark, step};
+use super::scanned::{File, for_each_header, step};
 use crate::planted::{Bug, planted};
 
 /// A good snapshot frame and where the frames behind it begin.
@@ -63,7 +63,7 @@ fn is_proven_opening(files: &[File]) -> bool {
     let inside = |mark: Lsn| mark.segment() == begin.segment() && mark > begin;
     let mut proven = false;
     for file in files {
-        for_each_watermark(file, |mark| proven |= inside(mark));
+        for_each_header(file, |header| proven |= inside(header.watermark));
     }
     proven && !planted(Bug::ProofOfOpeningUnseen)
 }

@@ -8,15 +8,20 @@ use crate::planted::{Bug, planted};
 
 /// Numbers are dense: those missing in front of a frame were lost to damage, and stay given.
 pub(super) fn pass_hole(state: &mut LogState, header: &FrameHeader) {
-    if header.control > state.next_control {
+    pass_hole_to(state, header.sequence, header.control);
+}
+
+/// The same up to these numbers.
+pub(super) fn pass_hole_to(state: &mut LogState, sequence: u64, control: u64) {
+    if control > state.next_control {
         state.control_lost |= !planted(Bug::ControlHoleSilent);
-        state.next_control = header.control;
+        state.next_control = control;
     }
-    if header.sequence > state.next_sequence {
+    if sequence > state.next_sequence {
         if !planted(Bug::HoleSilent) {
-            state.lost.insert(state.next_sequence, header.sequence - 1);
+            state.lost.insert(state.next_sequence, sequence - 1);
         }
-        state.next_sequence = header.sequence;
+        state.next_sequence = sequence;
     }
 }
 

@@ -7,9 +7,9 @@ use std::ops::Range;
 use wal_format::{FrameHeader, FrameKind, Lsn, Record, SEGMENT_HEADER_BYTES, SegmentRef, Step};
 
 use super::base::{Base, begins_by_roll, incarnation_of};
-use super::frames::{apply, pass_hole};
+use super::frames::{apply, pass_hole, pass_hole_to};
 use super::rules::broken_by;
-use super::scanned::{File, for_each_frame, for_each_watermark, step};
+use super::scanned::{File, for_each_frame, for_each_header, step};
 use super::tail::Tail;
 use super::{Damage, Recovered, Suspect, TornTail};
 use crate::channel::file::layout::Found;
@@ -31,6 +31,11 @@ pub(super) struct Replay {
     hidden_below: u64,
     /// Bad bytes that no frame follows so far.
     open_end: bool,
+    /// What was durable up to here has lost its end so far: which numbers it had given, no frame
+    /// that counts tells.
+    lost_end: Option<Lsn>,
+    /// What the headers of all frames tell, see [`Marks`].
+    told: (u64, u64),
 }
 
 /// A segment that was scanned.
@@ -60,11 +65,14 @@ impl Replay {
                 false => 0,
             },
             open_end: false,
+            lost_end: None,
+            told: (0, 0),
         }
     }
 
     pub(super) fn scan(&mut self, files: &[File], base: &Base) -> Result<(), OpenError> {
         let marks = Marks::of(files);
+        self.told = marks.told;
         let ends = ends_by_later_openings(files);
         let end_of = |number: u32| ends.iter().find(|(n, _)| *n == number).map(|(_, end)| *end);
         let mut unknown_open = false;
@@ -97,6 +105,11 @@ impl Replay {
                 first_sequence,
                 end,
             });
+        }
+        if let (Some(durable), Some(last)) = (self.lost_end, files.last()) {
+            // No frame that counts says so.
+            self.proven = self.proven.max(durable);
+            self.promote(last)?;
         }
         Ok(())
     }
@@ -167,17 +180,22 @@ impl Replay {
                 } => {
                     let go_on = resume.is_some() && !planted(Bug::CutAtFirstBad);
                     self.bad(file, offset, &why, resume);
+                    if resume.is_none() {
+                        self.lost_end = Some(durable).max(self.lost_end);
+                    }
                     if !go_on {
                         return Ok(end);
                     }
                 }
                 Step::End { offset } => {
                     self.last_nonzero = offset;
+                    self.lost_end = went_on.then_some(durable).max(self.lost_end);
                     return Ok(offset);
                 }
                 Step::Torn { offset, .. } if went_on => {
                     let why = "torn, or damaged like the records of the open behind it";
                     self.bad(file, offset, &why, None);
+                    self.lost_end = Some(durable).max(self.lost_end);
                     return Ok(offset);
                 }
                 Step::Torn {
@@ -239,7 +257,7 @@ impl Replay {
 
     fn frame(&mut self, frame: Suspect, file: &File) -> Result<(), OpenError> {
         // Its control number tells whether records are missing in front of it.
-        self.open_end = false;
+        (self.open_end, self.lost_end) = (false, None);
         self.proven = self.proven.max(frame.header.watermark);
         if planted(Bug::BelieveSuspects) {
             self.suspects.push(frame);
@@ -273,6 +291,12 @@ impl Replay {
     }
 
     pub(super) fn finish(mut self, files: &[File], older: &[Found], base: &Base) -> Recovered {
+        if self.lost_end.is_some() && self.suspects.is_empty() && !planted(Bug::LostEndSilent) {
+            if self.told.1 > self.state.next_control {
+                self.hidden_below = self.hidden_below.max(self.told.0);
+            }
+            pass_hole_to(&mut self.state, self.told.0, self.told.1);
+        }
         let next_expected = self.next_expected();
         let tail = Tail::new(std::mem::take(&mut self.suspects), &self.state);
         if let Some(header) = tail.first()
@@ -378,20 +402,28 @@ fn old_segment(found: &Found, reference: &SegmentRef) -> Segment {
 /// The highest watermarks of all valid frames behind the base segment, also of those behind a torn
 /// one, by the segment they lie in: their writer knew that much to be durable, whatever became of
 /// the frame itself.
-struct Marks(BTreeMap<u32, Lsn>);
+struct Marks {
+    marks: BTreeMap<u32, Lsn>,
+    /// The highest numbers, of events and of control records, that were given before such a frame
+    /// or with it.
+    told: (u64, u64),
+}
 
 impl Marks {
     fn of(files: &[File]) -> Self {
-        let mut marks = BTreeMap::new();
+        let (mut marks, mut told) = (BTreeMap::new(), (0, 0));
         if !planted(Bug::RotAsTorn) {
             for file in files.iter().skip(1) {
-                for_each_watermark(file, |mark| {
+                for_each_header(file, |header| {
+                    let mark = header.watermark;
                     let highest: &mut Lsn = marks.entry(mark.segment()).or_default();
                     *highest = mark.max(*highest);
+                    let behind = header.sequence + u64::from(header.count);
+                    told = (told.0.max(behind), told.1.max(header.control));
                 });
             }
         }
-        Self(marks)
+        Self { marks, told }
     }
 
     fn highest(&self) -> Lsn {
@@ -400,7 +432,7 @@ impl Marks {
 
     /// The highest one that lies in a segment up to this one.
     fn highest_in(&self, number: u32) -> Lsn {
-        let last = self.0.range(..=number).next_back();
+        let last = self.marks.range(..=number).next_back();
         last.map_or(Lsn(0), |(_, mark)| *mark)
     }
 }

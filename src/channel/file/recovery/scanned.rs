@@ -158,13 +158,14 @@ pub(super) fn for_each_frame(file: &File, see: impl FnMut(&FrameHeader, &[u8])) 
     walk(file, Lsn(0), see);
 }
 
-/// The same with those behind a torn frame: nobody believes them, but their watermarks are true.
-pub(super) fn for_each_watermark(file: &File, mut see: impl FnMut(Lsn)) {
+/// The same with those behind a torn frame: nobody believes them, but their headers tell how far
+/// the log was durable, and which numbers it had given, when they were written.
+pub(super) fn for_each_header(file: &File, mut see: impl FnMut(&FrameHeader)) {
     let known = match planted(Bug::WatermarkBehindTornUnseen) {
         true => Lsn(0),
         false => Lsn(u64::MAX),
     };
-    walk(file, known, |header, _| see(header.watermark));
+    walk(file, known, |header, _| see(header));
 }
 
 fn walk(file: &File, known: Lsn, mut see: impl FnMut(&FrameHeader, &[u8])) {

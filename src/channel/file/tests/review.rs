@@ -424,6 +424,39 @@ fn a_position_does_not_go_back_when_all_records_of_an_open_rot() {
     });
 }
 
+/// INV-5: a segment is cut below what was durable, and of the open behind it a copy is left.
+#[test]
+fn numbers_that_only_a_frame_behind_the_lost_end_tells_are_not_given_again() {
+    let disk = SimDisk::default();
+    let channel = open(&disk);
+    (0..3).for_each(|n| drop(put(&channel, 2 * n, 2)));
+    let mut old = channel.core.table().segments.last().unwrap().clone();
+    drop(channel);
+    old.end = 60_000;
+    let disk = disk.kill();
+    let cut = put_of(&disk, &old, 3);
+    let channel = open(&disk);
+    let mut newest = channel.core.table().segments.last().unwrap().clone();
+    drop(channel);
+    newest.end = 60_000;
+    for (lsn, header) in frames(&disk, &newest) {
+        if header.kind != FrameKind::Put {
+            disk.flip(&newest.path, lsn.offset() as usize + 8, 3)
+                .unwrap();
+        }
+    }
+    let len = disk.content(&old.path).unwrap().len();
+    disk.zero(&old.path, cut..len).unwrap();
+    let report = examine(&disk, &options().data_dirs, |_, _| {}).unwrap();
+    let named = report.damage.iter().find_map(|damage| damage.lost);
+    assert_eq!(named, Some((3, 6)), "{:?}", report.damage);
+    let channel = open(&disk);
+    assert_eq!(take_all(&channel).0, [0, 1]);
+    let lost: Vec<_> = channel.core.state().lost.iter().collect();
+    assert_eq!(lost, [(3, 6)]);
+    assert_eq!(put(&channel, 6, 2), Some(range(7, 8)));
+}
+
 fn torn_tail_and_then_rot_in(kind: FrameKind) {
     let lazy = FileChannelOptions {
         sync: SyncMode::Os,
