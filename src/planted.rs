@@ -123,6 +123,8 @@ wal_format::planted_bugs! {
         "INV-13: before an open whose records rot, a half transaction counts, and copies twice.",
     LostEndSilent "lost-end-silent"
         "INV-5: numbers that only frames behind a lost end tell are given again.",
+    NoHeaderNoFrames "no-header-no-frames"
+        "INV-9: a newest segment without a readable header counts as empty.",
     CopiesUnused "copies-unused"
         "INV-9: the copies of a recovery that was cut short fill no gap of the unproven tail.",
     FirstLookBelieved "first-look-believed"

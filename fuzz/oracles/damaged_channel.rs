@@ -7,8 +7,9 @@
 //! the channel and in the report of `forebay wal verify`; the two agree. An acknowledgement is
 //! forgotten, or an epoch, only where the channel says that decisions may be lost or the tail of
 //! the log is damaged, and none is invented. Positions are not behind what is whole, nor ahead of
-//! the log. The log is refused only where no snapshot is left, or a file stands in a wrong place;
-//! directories in a wrong order are always refused. A log that is whole is sound for both.
+//! the log. The log is refused only where no snapshot is left, a file stands in a wrong place, or
+//! a segment has no header left; directories in a wrong order are always refused. A log that is
+//! whole is sound for both.
 //! *Claims* for all damage, also that of a writer which is wrong, with right sums (12 to 15):
 //! those of `opened_log`; and an event whose frame nobody touched, and whose number no changed
 //! frame claims, is delivered as it was put.
@@ -426,9 +427,12 @@ impl<'a> Judge<'a> {
         self.gone.retain(|number| !self.kept.contains(number));
     }
 
-    /// A log may be refused where nothing can be believed, or a file is not what its name says.
+    /// A log may be refused where nothing can be believed, a file is not what its name says, or
+    /// nothing tells how a segment is read.
     fn refused(&self) {
-        if self.damaged.lies || self.damaged.misplaced {
+        let mut segments = self.damaged.log.segments.iter();
+        let headless = segments.any(|s| !self.damaged.header_is_good(s));
+        if self.damaged.lies || self.damaged.misplaced || headless {
             return;
         }
         for segment in &self.damaged.log.segments {

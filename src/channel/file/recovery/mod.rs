@@ -146,7 +146,7 @@ pub(super) fn read_log(
     while let Some((found, rest)) = older.split_last() {
         older = rest;
         files.insert(0, open_file(disk, found, channel_id)?);
-        salt::tell(&mut files);
+        find_salt(&mut files)?;
         if let Some(base) = try_base(&files) {
             let mut replay = Replay::new(&base);
             replay.scan(&files, &base)?;
@@ -154,6 +154,25 @@ pub(super) fn read_log(
         }
     }
     without_base(files)
+}
+
+/// INV-9: both copies of the first file's header are bad, which no crash leaves: a segment gets its
+/// name when they are synced. What it holds must not be taken for nothing.
+fn find_salt(files: &mut [File]) -> Result<(), OpenError> {
+    salt::tell(files);
+    let Some(file) = files.first_mut().filter(|file| file.salt.is_none()) else {
+        return Ok(());
+    };
+    file.salt = salt::find(file).filter(|_| !planted(Bug::NoHeaderNoFrames));
+    if file.salt.is_some() || file.is_blank() || planted(Bug::NoHeaderNoFrames) {
+        return Ok(());
+    }
+    Err(OpenError::Directory {
+        dir: file.found.path.clone(),
+        reason: "both copies of its header are bad, and nothing tells how its frames are read; \
+                 nothing was touched. `forebay wal salvage` makes a new channel of what is whole"
+            .into(),
+    })
 }
 
 /// Rows R7 and R8.

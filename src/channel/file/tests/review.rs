@@ -424,12 +424,56 @@ fn a_position_does_not_go_back_when_all_records_of_an_open_rot() {
     });
 }
 
+/// INV-9: it looked like one of an open or of a roll that was cut short.
+#[test]
+fn a_newest_segment_without_a_header_is_read_by_its_frames_or_refused() {
+    for rolled in [false, true] {
+        let disk = SimDisk::default();
+        let channel = open(&disk);
+        put(&channel, 0, 4);
+        let (channel, disk) = if rolled {
+            while !channel.core.roll(&mut channel.core.writer()).unwrap() {
+                std::thread::yield_now();
+            }
+            (channel, disk)
+        } else {
+            drop(channel);
+            let disk = disk.kill();
+            (open(&disk), disk)
+        };
+        put(&channel, 4, 4);
+        let newest = channel.core.table().segments.last().unwrap().clone();
+        drop(channel);
+        let disk = disk.kill();
+        let end = disk.content(&newest.path).unwrap().len();
+        for header in [0, end - 4096] {
+            disk.zero(&newest.path, header..header + 512).unwrap();
+        }
+        let channel = open(&disk.kill());
+        assert_eq!(take_all(&channel).0, (0..8).collect::<Vec<_>>());
+        assert_eq!(put(&channel, 8, 2), Some(range(9, 10)));
+        drop(channel);
+        // Not even two of its frames are whole.
+        for (lsn, _) in frames(&disk, &newest).iter().skip(1) {
+            let at = lsn.offset() as usize + 8;
+            disk.flip(&newest.path, at, 3).unwrap();
+        }
+        let image = disk.kill();
+        let (before, shared) = (image.operations(), Arc::new(image.clone()));
+        let error = FileChannel::open("c1", options(), shared, clock::system()).unwrap_err();
+        assert!(error.to_string().contains("wal salvage"), "{error}");
+        assert_eq!(image.operations(), before, "nothing was touched");
+    }
+}
+
 /// INV-5: a segment is cut below what was durable, and of the open behind it a copy is left.
 #[test]
 fn numbers_that_only_a_frame_behind_the_lost_end_tells_are_not_given_again() {
     let disk = SimDisk::default();
     let channel = open(&disk);
-    (0..3).for_each(|n| drop(put(&channel, 2 * n, 2)));
+    for n in 0..3 {
+        put(&channel, 2 * n, 2);
+    }
     let mut old = channel.core.table().segments.last().unwrap().clone();
     drop(channel);
     old.end = 60_000;
