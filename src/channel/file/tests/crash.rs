@@ -219,6 +219,24 @@ fn a_log_without_any_readable_snapshot_is_refused_untouched() {
     assert_eq!(disk.operations(), before, "nothing was touched");
 }
 
+/// Row R9: there is no older base to go back to.
+#[test]
+fn rot_in_the_first_incarnation_record_costs_no_event() {
+    let disk = SimDisk::default();
+    let channel = open(&disk);
+    assert_eq!(put_until_error(&channel, 0, 2), 2);
+    let first = channel.core.table().segments.last().unwrap().clone();
+    drop(channel);
+    let disk = disk.kill();
+    let frames = super::review::frames(&disk, &first);
+    let mut opened = frames
+        .iter()
+        .filter(|(_, header)| header.kind == wal_format::FrameKind::Incarnation);
+    let at = opened.next().unwrap().0.offset() as usize;
+    disk.flip(&first.path, at + 70, 3).unwrap();
+    assert_eq!(take_all(&open(&disk)).0.len(), 4);
+}
+
 /// Row R8: a first open that was cut short leaves a whole header and one segment.
 #[test]
 fn what_no_first_open_leaves_is_refused_although_no_frame_can_be_read() {

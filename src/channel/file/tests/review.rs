@@ -8,6 +8,7 @@ use wal_format::{FrameHeader, FrameKind, Lsn};
 
 use super::super::examine::examine;
 use super::super::options::SPARES_RESERVED;
+use super::super::simulation::SteppedChannel;
 use super::super::*;
 use super::{batch, runtime, take_all};
 use crate::env::clock;
@@ -540,6 +541,11 @@ fn torn_tail_and_then_rot_in(kind: FrameKind) {
         let at = at.unwrap().0.offset() as usize;
         // Behind the header of the frame, in what every record of the kind has.
         disk.flip(&newest.path, at + 70, 3).unwrap();
+        // Only what rots is damage: where the old segment ends is known.
+        let image = Arc::new(disk.kill());
+        let stepped = SteppedChannel::open("c1", options(), image, clock::system()).unwrap();
+        let damaged = stepped.found().damage.into_iter().map(|(at, ..)| at);
+        assert_eq!(damaged.collect::<Vec<_>>(), [newest.number], "cut {cut}");
         let found = take_all(&open(&disk.kill()));
         assert_eq!(found, ((0..6).collect(), Vec::new()), "cut {cut}");
     }

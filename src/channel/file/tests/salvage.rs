@@ -218,6 +218,20 @@ fn a_segment_without_its_headers_is_read_by_its_frames() {
     }
 }
 
+#[test]
+fn either_copy_of_a_header_tells_the_salt() {
+    for copy in [0, 1] {
+        let disk = log();
+        let newest = segments(&disk).pop().unwrap();
+        let end = disk.content(&newest).unwrap().len();
+        let at = [0, end - 4096][copy];
+        disk.zero(&newest, at..at + 512).unwrap();
+        let report = salvage(&disk, PossiblyDelivered::Keep);
+        assert_eq!(report.salts_found, Vec::<u32>::new(), "copy {copy}");
+        assert_eq!(kept(&report), [(11, 200)]);
+    }
+}
+
 /// The snapshot behind it is lost too: the record of the start that followed it tells the salt.
 #[test]
 fn the_salt_of_a_segment_is_known_by_the_start_behind_it() {
