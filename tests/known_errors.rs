@@ -350,3 +350,14 @@ fn a_frame_behind_a_torn_one_tells_which_numbers_were_given() {
         0xed, 0xe9, 0x84, 0xb4, 0x25, 0x24, 0x0c, 0x02, 0xb4, 0xed,
     ]);
 }
+
+/// `damaged_channel`: the oldest segment had lost both copies of its header and stood under a high
+/// number. Its frames were read with a salt that made up for the number, and the log began anew
+/// with its snapshot. (Found the hour after newest segments without a header were read at all.)
+#[test]
+fn a_segment_without_a_header_under_a_wrong_number_is_not_the_newest() {
+    damaged_channel::check(&[
+        0x40, 0x14, 0x07, 0x19, 0x02, 0x0c, 0x00, 0x00, 0x00, 0x00, 0x00, 0x14, 0x14, 0x07, 0x19,
+        0x14, 0xe2, 0x51, 0xe2, 0x51,
+    ]);
+}

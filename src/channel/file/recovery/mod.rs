@@ -48,7 +48,7 @@ pub(super) use self::rules::broken_by;
 
 use self::base::{has_other_snapshot, try_base};
 use self::replay::Replay;
-use self::scanned::{File, has_damage, open_file};
+use self::scanned::{File, for_each_header, has_damage, open_file};
 use super::layout::{Found, Listing};
 use super::options::OpenError;
 use super::segment::Segment;
@@ -164,6 +164,12 @@ fn find_salt(files: &mut [File]) -> Result<(), OpenError> {
         return Ok(());
     };
     file.salt = salt::find(file).filter(|_| !planted(Bug::NoHeaderNoFrames));
+    // The salt that is found makes up for a wrong number as well; the watermarks tell the right one.
+    let mut number = None;
+    for_each_header(file, |header| {
+        number = number.max(Some(header.watermark.segment()))
+    });
+    file.salt = file.salt.filter(|_| number == Some(file.found.number));
     if file.salt.is_some() || file.is_blank() || planted(Bug::NoHeaderNoFrames) {
         return Ok(());
     }
