@@ -164,7 +164,7 @@ fn find_salt(files: &mut [File]) -> Result<(), OpenError> {
         return Ok(());
     };
     file.salt = salt::find(file).filter(|_| !planted(Bug::NoHeaderNoFrames));
-    // The salt that is found makes up for a wrong number as well; the watermarks tell the right one.
+    // A salt that is found makes up for a wrong number as well; the watermarks tell the right one.
     let mut number = None;
     for_each_header(file, |header| {
         number = number.max(Some(header.watermark.segment()))
