@@ -125,6 +125,8 @@ wal_format::planted_bugs! {
         "INV-5: numbers that only frames behind a lost end tell are given again.",
     NoHeaderNoFrames "no-header-no-frames"
         "INV-9: a newest segment without a readable header counts as empty.",
+    AnyOpenIsTheFirst "any-open-is-the-first"
+        "INV-5: the only segment that is left, with a torn open in it, begins the channel anew.",
     CopiesUnused "copies-unused"
         "INV-9: the copies of a recovery that was cut short fill no gap of the unproven tail.",
     FirstLookBelieved "first-look-believed"

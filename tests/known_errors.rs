@@ -361,3 +361,13 @@ fn a_segment_without_a_header_under_a_wrong_number_is_not_the_newest() {
         0x14, 0xe2, 0x51, 0xe2, 0x51,
     ]);
 }
+
+/// `damaged_channel`: the oldest segment was missing, and of the only other one no more than the
+/// snapshot was whole. It was taken for a first open that was cut short: the channel began anew.
+#[test]
+fn a_log_of_which_one_snapshot_is_left_is_not_begun_anew() {
+    damaged_channel::check(&[
+        0x23, 0x22, 0xca, 0xc7, 0xc8, 0x58, 0x26, 0x06, 0x01, 0xff, 0x00, 0xff, 0xdf, 0x23, 0xca,
+        0xff, 0x3a, 0xff, 0x6c, 0x6f, 0x63, 0x6b,
+    ]);
+}

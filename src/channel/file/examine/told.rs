@@ -119,8 +119,10 @@ pub(super) fn numbers_behind(disk: &dyn Disk, listing: &Listing, segment: u32) -
         let all = Lsn(u64::MAX);
         let mut scanner = scanner(file.as_ref(), found.number, header.salt, end, all);
         while let Some((_, header, _)) = next_record(&mut scanner) {
-            let behind = header.sequence.saturating_add(header.count.into());
-            told = (told.0.max(behind), told.1.max(header.control));
+            if broken_by(&header, None).is_none() {
+                let behind = header.sequence + u64::from(header.count);
+                told = (told.0.max(behind), told.1.max(header.control));
+            }
         }
     }
     told

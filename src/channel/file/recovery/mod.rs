@@ -164,12 +164,6 @@ fn find_salt(files: &mut [File]) -> Result<(), OpenError> {
         return Ok(());
     };
     file.salt = salt::find(file).filter(|_| !planted(Bug::NoHeaderNoFrames));
-    // A salt that is found makes up for a wrong number as well; the watermarks tell the right one.
-    let mut number = None;
-    for_each_header(file, |header| {
-        number = number.max(Some(header.watermark.segment()))
-    });
-    file.salt = file.salt.filter(|_| number == Some(file.found.number));
     if file.salt.is_some() || file.is_blank() || planted(Bug::NoHeaderNoFrames) {
         return Ok(());
     }
@@ -181,12 +175,22 @@ fn find_salt(files: &mut [File]) -> Result<(), OpenError> {
     })
 }
 
+/// Whether a frame tells of events or segments before it, as none of the very first open does.
+fn tells_of_more(file: &File) -> bool {
+    let mut more = false;
+    for_each_header(file, |header| {
+        more |= header.sequence > 1 || header.watermark > Lsn(0);
+    });
+    more && !planted(Bug::AnyOpenIsTheFirst)
+}
+
 /// Rows R7 and R8.
 fn without_base(files: Vec<File>) -> Result<Recovered, OpenError> {
     let proof = files.iter().any(|f| {
         // A store that was cut short is never an error of reading, and no frame proves it; nor does
         // it shorten a file.
-        f.salt.is_none() || f.is_cut() || !f.is_readable() || has_damage(f) || has_other_snapshot(f)
+        let harmed = f.salt.is_none() || f.is_cut() || !f.is_readable() || has_damage(f);
+        harmed || has_other_snapshot(f) || tells_of_more(f)
     });
     if let Some(file) = files.first()
         && (files.len() > 1 || proof)

@@ -418,8 +418,10 @@ impl Marks {
                     let mark = header.watermark;
                     let highest: &mut Lsn = marks.entry(mark.segment()).or_default();
                     *highest = mark.max(*highest);
-                    let behind = header.sequence + u64::from(header.count);
-                    told = (told.0.max(behind), told.1.max(header.control));
+                    if broken_by(header, None).is_none() {
+                        let behind = header.sequence + u64::from(header.count);
+                        told = (told.0.max(behind), told.1.max(header.control));
+                    }
                 });
             }
         }

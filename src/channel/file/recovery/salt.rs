@@ -6,7 +6,8 @@
 //! body's sum (which has no salt) is right gives 32 equations for 32 bits of a salt that makes its
 //! header's sum right, and that salt does the same for every other frame of the segment, though it
 //! may not be the salt that was written. One frame proves nothing: the salt counts when a second
-//! frame is good with it, which happens by chance once in 2^32.
+//! frame is good with it, which happens by chance once in 2^32. A wrong number of the segment is made
+//! up for as well, so the number has to be the one that the frames' own watermarks tell.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +42,7 @@ pub(super) fn tell(files: &mut [File]) {
     }
 }
 
-/// A salt with which at least two frames of the file are good.
+/// A salt with which at least two frames of the file are good, and tell its number.
 pub(super) fn find(file: &File) -> Option<u64> {
     let bytes = file.bytes();
     let begin = SEGMENT_HEADER_BYTES as usize;
@@ -54,7 +55,9 @@ pub(super) fn find(file: &File) -> Option<u64> {
         let Some(salt) = salt_for(file.found.number, at, block, &bytes[at..]) else {
             continue;
         };
-        if good_frames(file, salt) >= 2 {
+        let marks = watermarks(file, salt);
+        let number = marks.iter().map(|mark| mark.segment()).max();
+        if marks.len() >= 2 && number == Some(file.found.number) {
             return Some(salt);
         }
         tries += 1;
@@ -123,12 +126,13 @@ fn solve(wanted: u32, sum: impl Fn(u64) -> u32) -> u64 {
     reduce(&pivots, wanted ^ zero, 0).1
 }
 
-fn good_frames(file: &File, salt: u64) -> usize {
+/// Those of the frames that are good with this salt.
+fn watermarks(file: &File, salt: u64) -> Vec<Lsn> {
     let mut scanner = file.scanner_with(salt, SEGMENT_HEADER_BYTES, file.frames_end(), Lsn(0));
-    let mut good = 0;
+    let mut good = Vec::new();
     loop {
         match step(&mut scanner) {
-            Step::Frame { .. } => good += 1,
+            Step::Frame { header, .. } => good.push(header.watermark),
             Step::Corrupt {
                 resume: Some(_), ..
             } => {}

@@ -67,9 +67,13 @@ fn a_salt_is_found_with_which_every_frame_of_the_segment_is_good() {
         let file = file(&[salt; 5]);
         let found = find(&file).unwrap();
         assert!(found < 1 << 32, "{found:x}");
-        assert_eq!(good_frames(&file, found), 5, "salt {salt:x}");
-        assert_eq!(good_frames(&file, salt), 5);
-        assert_eq!(good_frames(&file, found ^ 1), 0, "no other one below 2^32");
+        assert_eq!(watermarks(&file, found).len(), 5, "salt {salt:x}");
+        assert_eq!(watermarks(&file, salt).len(), 5);
+        assert_eq!(
+            watermarks(&file, found ^ 1).len(),
+            0,
+            "no other one below 2^32"
+        );
     }
 }
 
@@ -83,6 +87,15 @@ fn the_salt_of_one_frame_alone_proves_nothing() {
 #[test]
 fn frames_under_other_salts_are_passed_over_and_after_some_the_segment_is_given_up() {
     let file = many_and_two(TRIES - 1);
-    assert_eq!(good_frames(&file, find(&file).unwrap()), 2);
+    assert_eq!(watermarks(&file, find(&file).unwrap()).len(), 2);
     assert_eq!(find(&many_and_two(TRIES)), None);
+}
+
+/// It would be read from another place of the log, and the sums would be right.
+#[test]
+fn a_salt_does_not_make_up_for_a_wrong_number() {
+    let mut file = file(&[5, 5, 5]);
+    assert!(find(&file).is_some());
+    file.found.number = SEGMENT + 1;
+    assert_eq!(find(&file), None);
 }

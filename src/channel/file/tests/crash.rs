@@ -237,6 +237,28 @@ fn rot_in_the_first_incarnation_record_costs_no_event() {
     assert_eq!(take_all(&open(&disk)).0.len(), 4);
 }
 
+/// Row R8, INV-5: the segment before it is missing, and of the open in it only the snapshot is left.
+#[test]
+fn the_only_segment_left_of_a_log_is_not_taken_for_a_first_open() {
+    let disk = SimDisk::default();
+    let channel = open(&disk);
+    put_until_error(&channel, 0, 2);
+    let first = channel.core.table().segments.last().unwrap().clone();
+    drop(channel);
+    let disk = disk.kill();
+    let channel = open(&disk);
+    let second = channel.core.table().segments.last().unwrap().clone();
+    drop(channel);
+    let disk = disk.kill();
+    disk.remove(&first.path).unwrap();
+    let behind = super::review::frames(&disk, &second)[1].0.offset() as usize;
+    disk.zero(&second.path, behind..behind + 4096).unwrap();
+    let before = disk.operations();
+    let error = try_open(&disk).unwrap_err().to_string();
+    assert!(error.contains("nothing was touched"), "{error}");
+    assert_eq!(disk.operations(), before);
+}
+
 /// Row R8: a first open that was cut short leaves a whole header and one segment.
 #[test]
 fn what_no_first_open_leaves_is_refused_although_no_frame_can_be_read() {

@@ -96,6 +96,20 @@ fn an_acknowledgement_of_what_was_never_put_refuses_the_log() {
     assert!(why.contains("events that were never put"), "{why}");
 }
 
+/// The numbers of all headers are looked at before any frame is believed, by verify as well.
+#[test]
+fn a_number_beyond_all_numbers_refuses_the_log() {
+    let (disk, [_, second]) = log();
+    forge(&disk, &second, FrameKind::Put, |header, _, _| {
+        header.sequence = u64::MAX;
+    });
+    disk.flip(&second.path, 4096 + 100, 3).unwrap();
+    let why = opened(&disk).unwrap_err();
+    assert!(why.contains("numbers are beyond"), "{why}");
+    let report = examine::examine(&disk, &small(&["/data"]).data_dirs, |_, _| {}).unwrap();
+    assert!(!report.is_sound());
+}
+
 /// Nothing proves the last put, so it would have to be copied.
 #[test]
 fn a_tail_that_cannot_be_decoded_refuses_the_log_before_anything_is_changed() {
