@@ -6,8 +6,8 @@
 //! body's sum (which has no salt) is right gives 32 equations for 32 bits of a salt that makes its
 //! header's sum right, and that salt does the same for every other frame of the segment, though it
 //! may not be the salt that was written. One frame proves nothing: the salt counts when a second
-//! frame is good with it, which happens by chance once in 2^32. A wrong number of the segment is made
-//! up for as well, so the number has to be the one that the frames' own watermarks tell.
+//! frame is good with it, which happens by chance once in 2^32. A wrong number of the segment is
+//! made up for as well, so the number has to be the one that the frames' own watermarks tell.
 
 use std::collections::BTreeMap;
 

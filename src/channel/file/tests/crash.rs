@@ -237,7 +237,7 @@ fn rot_in_the_first_incarnation_record_costs_no_event() {
     assert_eq!(take_all(&open(&disk)).0.len(), 4);
 }
 
-/// Row R8, INV-5: the segment before it is missing, and of the open in it only the snapshot is left.
+/// Row R8, INV-5: the segment before it is missing; of the open in it only the snapshot is left.
 #[test]
 fn the_only_segment_left_of_a_log_is_not_taken_for_a_first_open() {
     let disk = SimDisk::default();

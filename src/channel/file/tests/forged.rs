@@ -106,7 +106,7 @@ fn a_number_beyond_all_numbers_refuses_the_log() {
     disk.flip(&second.path, 4096 + 100, 3).unwrap();
     let why = opened(&disk).unwrap_err();
     assert!(why.contains("numbers are beyond"), "{why}");
-    let report = examine::examine(&disk, &small(&["/data"]).data_dirs, |_, _| {}).unwrap();
+    let report = examine(&disk, &small(&["/data"]).data_dirs, |_, _| {}).unwrap();
     assert!(!report.is_sound());
 }
 
