@@ -371,3 +371,14 @@ fn a_log_of_which_one_snapshot_is_left_is_not_begun_anew() {
         0xff, 0x3a, 0xff, 0x6c, 0x6f, 0x63, 0x6b,
     ]);
 }
+
+/// `damaged_channel`: all records of an open could not be read, nor the end of a transaction in front
+/// of it. That open may have left this half behind for ever, so nobody can know more than that its
+/// numbers are lost; the oracle had called what is left of it whole and durable.
+#[test]
+fn half_a_transaction_in_front_of_an_unreadable_open_is_lost_by_name() {
+    damaged_channel::check(&[
+        0x83, 0x0a, 0x30, 0x00, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0x55, 0xfd, 0xfa, 0x03,
+        0x0a, 0x00, 0xa3, 0xac,
+    ]);
+}

@@ -14,7 +14,8 @@
 //! those of `opened_log`; and an event whose frame nobody touched, and whose number no changed
 //! frame claims, is delivered as it was put.
 //!
-//! *The proof* is the highest watermark of a whole frame (one above its own frame counts as that).
+//! *The proof* is the highest watermark of a whole frame (one above its own frame counts as that);
+//! in front of an open whose records are all damaged, only what that open must have believed.
 //!
 //! *Input*: u8 recipe (see `written_log`), then damages of six bytes: u8 what (modulo 16), u8
 //! segment (from the last one backwards), u8 frame, u16 where, u8 value.
@@ -399,20 +400,29 @@ impl<'a> Judge<'a> {
 
     fn expect(&mut self) {
         let (mut follows, mut open) = (true, Vec::new());
-        for &(segment, frame, whole) in &self.frames {
+        // The segment in whose tail a bad frame was met, which an open may have taken for torn.
+        let mut torn = None;
+        let frames = self.frames.clone();
+        for (segment, frame, whole) in frames {
             let proven = segment.lsn(frame.at) < self.proof;
+            let believed = proven && segment.lsn(frame.at) < self.proof_in(segment);
             follows &= proven || whole;
             self.tail_damaged |= !whole && !proven;
+            if !whole && proven && !believed {
+                torn = Some(segment.number);
+            }
             let numbers = frame.sequence..frame.sequence + frame.count;
             if frame.kind != kind::PUT {
             } else if !whole && proven {
                 self.gone.extend(numbers);
                 open.clear();
-            } else if whole && proven {
+            } else if believed {
                 self.kept.extend(numbers);
                 note_positions(&mut self.positions, segment, frame);
-            } else if follows {
-                // Unproven: the whole transaction, or nothing of it.
+            } else if proven && torn == Some(segment.number) {
+                open.clear();
+            } else if follows || proven {
+                // The whole transaction, or nothing of it.
                 open.push((segment, frame));
                 if frame.last_of_transaction {
                     for (segment, frame) in open.drain(..) {
@@ -425,6 +435,37 @@ impl<'a> Judge<'a> {
         }
         // A copy of a later segment counts, not the original behind the end of an earlier one.
         self.gone.retain(|number| !self.kept.contains(number));
+    }
+
+    /// The proof as far as it concerns a segment. Where the records of the open behind it are all
+    /// damaged, what was written behind that open proves nothing in front of it (row R10): frames
+    /// behind a torn one were left there for ever, and their numbers given again.
+    fn proof_in(&self, segment: &Segment) -> u64 {
+        let behind = |(other, ..): &&(&Segment, _, _)| other.number > segment.number;
+        let behind = self.frames.iter().filter(behind);
+        let Some(next) = behind.clone().map(|(other, ..)| other.number).min() else {
+            return self.proof;
+        };
+        let of_next = behind.filter(|(other, ..)| other.number == next);
+        let is = |kind| move |frame: &Frame| frame.kind == kind;
+        let opened = of_next
+            .clone()
+            .any(|(_, frame, _)| is(kind::INCARNATION)(frame));
+        let tells = is(if opened {
+            kind::INCARNATION
+        } else {
+            kind::SNAPSHOT
+        });
+        if of_next
+            .clone()
+            .any(|(_, frame, whole)| *whole && tells(frame))
+        {
+            return self.proof;
+        }
+        let whole = self.frames.iter().filter(|(.., whole)| *whole);
+        let marks = whole.map(|(other, frame, _)| frame.watermark.min(other.lsn(frame.at)));
+        let inside = marks.filter(|mark| mark >> 32 <= u64::from(segment.number));
+        inside.max().unwrap_or(0)
     }
 
     /// A log may be refused where nothing can be believed, a file is not what its name says, or
