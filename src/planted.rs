@@ -129,8 +129,12 @@ wal_format::planted_bugs! {
         "INV-5: the only segment that is left, with a torn open in it, begins the channel anew.",
     CopiesUnused "copies-unused"
         "INV-9: the copies of a recovery that was cut short fill no gap of the unproven tail.",
+    CutEndSilent "cut-end-silent"
+        "INV-9: a file that was cut between two frames, below what was durable, is not reported.",
+    EndNotFixed "end-not-fixed"
+        "INV-21: a look shows what a running agent stores while it reads.",
     FirstLookBelieved "first-look-believed"
-        "INV-21: a look beside a running agent believes the damage that it sees only once.",
+        "INV-21: a look counts although a running agent has deleted segments during it.",
     HoleSilent "hole-silent" "INV-9: events in a hole are passed over and not recorded as lost.",
     ControlHoleSilent "control-hole-silent" "INV-9: a hole in the control numbers is passed over.",
     NoHoleBeforeTail "no-hole-before-tail"

@@ -372,13 +372,23 @@ fn a_log_of_which_one_snapshot_is_left_is_not_begun_anew() {
     ]);
 }
 
-/// `damaged_channel`: all records of an open could not be read, nor the end of a transaction in front
-/// of it. That open may have left this half behind for ever, so nobody can know more than that its
-/// numbers are lost; the oracle had called what is left of it whole and durable.
+/// `damaged_channel`: all records of an open could not be read, nor the end of a transaction in
+/// front of it. That open may have left this half behind for ever, so nobody can know more than
+/// that its numbers are lost; the oracle had called what is left of it whole and durable.
 #[test]
 fn half_a_transaction_in_front_of_an_unreadable_open_is_lost_by_name() {
     damaged_channel::check(&[
         0x83, 0x0a, 0x30, 0x00, 0x00, 0x00, 0x00, 0x01, 0x00, 0x00, 0x00, 0x55, 0xfd, 0xfa, 0x03,
         0x0a, 0x00, 0xa3, 0xac,
+    ]);
+}
+
+/// `damaged_channel`: a segment was cut between two frames, before the Incarnation record of an open
+/// and below a watermark that only a frame behind a torn one had: nobody reported it.
+#[test]
+fn a_segment_cut_below_a_watermark_that_nobody_believes_is_reported() {
+    damaged_channel::check(&[
+        0x58, 0x25, 0x07, 0x2e, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x3e, 0x65, 0x21,
+        0x08, 0xf7, 0x00, 0x40, 0x00, 0x36, 0xe6, 0xf7, 0x02, 0xbf,
     ]);
 }

@@ -16,12 +16,12 @@ use wal_format::{
 };
 
 use self::told::{Told, numbers_behind, open_told, scanner};
-use super::layout::{self, Found};
+use super::layout::{Found, Listing};
 use super::range_set::RangeSet;
 use super::reader::Salvage;
 use super::state::is_numbered;
+use super::still;
 use crate::env::disk::Disk;
-use crate::planted::{Bug, planted};
 
 /// What one segment holds.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -116,12 +116,11 @@ struct Seen {
     first: Option<(u64, Found)>,
 }
 
-/// INV-21: how often a log is read again in which damage was found: a reader beside a running agent
-/// takes for damage what the agent has deleted or written meanwhile. Real damage is there again.
+/// INV-21: how often a log is read again in which damage was found while a running agent has
+/// deleted segments of it.
 const ROUNDS: usize = 8;
 
-/// Reads the whole log in `dirs`, twice where damage is found. `progress` is told the bytes read so
-/// far and in all.
+/// Reads the whole log in `dirs`. `progress` is told the bytes read so far and in all.
 ///
 /// # Errors
 /// Only for a directory that cannot be listed; damage is in the report.
@@ -130,29 +129,27 @@ pub fn examine(
     dirs: &[PathBuf],
     mut progress: impl FnMut(u64, u64),
 ) -> Result<LogReport, String> {
-    let mut report = examine_once(disk, dirs, &mut progress)?;
-    for _ in 1..ROUNDS {
-        if report.damage.is_empty() || planted(Bug::FirstLookBelieved) {
-            break;
+    let mut rounds = 1..ROUNDS;
+    loop {
+        for dir in dirs {
+            disk.list(dir)
+                .map_err(|e| format!("{}: {e}", dir.display()))?;
         }
-        let before = std::mem::replace(&mut report, examine_once(disk, dirs, &mut progress)?);
-        if before.damage == report.damage {
-            break;
+        let listing = still::list(disk, dirs).map_err(|e| e.to_string())?;
+        let report = examine_listed(disk, dirs, &listing, &mut progress)?;
+        let sound = report.damage.is_empty();
+        if sound || !still::has_moved(disk, &listing) || rounds.next().is_none() {
+            return Ok(report);
         }
     }
-    Ok(report)
 }
 
-fn examine_once(
+fn examine_listed(
     disk: &dyn Disk,
     dirs: &[PathBuf],
+    listing: &Listing,
     progress: &mut impl FnMut(u64, u64),
 ) -> Result<LogReport, String> {
-    for dir in dirs {
-        disk.list(dir)
-            .map_err(|e| format!("{}: {e}", dir.display()))?;
-    }
-    let listing = layout::list(disk, dirs).map_err(|e| e.to_string())?;
     if listing.segments.is_empty() {
         return Err(format!("{}: holds no segment of a Forebay log", show(dirs)));
     }
@@ -161,7 +158,7 @@ fn examine_once(
         foreign: listing.foreign.clone(),
         ..LogReport::default()
     };
-    let told = Told::read(disk, &listing);
+    let told = Told::read(disk, listing);
     let total = listing.segments.iter().map(|f| f.len).sum();
     let mut seen = Seen::default();
     let mut read = 0;
@@ -175,7 +172,7 @@ fn examine_once(
     }
     if let Some(mut end) = seen.pending.take() {
         // No frame that counts follows.
-        let (sequence, control) = numbers_behind(disk, &listing, end.segment);
+        let (sequence, control) = numbers_behind(disk, listing, end.segment);
         if let Some(next) = seen.next_sequence.filter(|next| *next < sequence) {
             end.lost = Some((next, sequence - 1));
             seen.next_sequence = Some(sequence);
@@ -262,14 +259,14 @@ fn one_segment(
                 report.damage.extend(behind);
             }
         }
-        Err(_) if check::has_gone(disk, &found.path) => return,
+        Err(_) if found.has_gone(disk) => return,
         Err(why) => {
             segment.state = "unreadable".into();
             note(seen, report, found, 0, why, None);
         }
     }
     let found_damage = (report.damage.len(), &seen.pending) != (damage_before.0, &damage_before.1);
-    if found_damage && check::has_gone(disk, &found.path) {
+    if found_damage && found.has_gone(disk) {
         // A running agent has made a prepared segment of it while it was read.
         report.damage.truncate(damage_before.0);
         seen.pending = damage_before.1;
@@ -294,7 +291,7 @@ fn note_cut(
             let why = format!("the file ends here, its frames went on to {}", told.end);
             (segment.end.min(file_end), why)
         }
-        None if segment.state != "sealed" && all.end_is_missing(found.number) => {
+        None if segment.state != "sealed" && all.end_is_missing(found.number, segment.end) => {
             let why =
                 "its frames end here, and neither a seal nor a later record says that they do";
             (segment.end, why.to_owned())

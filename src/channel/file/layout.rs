@@ -65,6 +65,17 @@ pub(super) struct Found {
     pub(super) dir: usize,
     pub(super) path: PathBuf,
     pub(super) len: u64,
+    /// What lies behind this offset was stored after the listing and is no part of it, see
+    /// [`super::still`].
+    pub(super) shown: Option<u32>,
+}
+
+impl Found {
+    /// Whether a running agent has taken its name away since the listing.
+    pub(super) fn has_gone(&self, disk: &dyn Disk) -> bool {
+        let opened = disk.open(&self.path, false, WriteBackend::Pwrite);
+        opened.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
+    }
 }
 
 /// What the directories hold.
@@ -111,6 +122,7 @@ pub(super) fn list(disk: &dyn Disk, dirs: &[PathBuf]) -> Result<Listing, OpenErr
                 dir: index,
                 path: path.clone(),
                 len: entry.len,
+                shown: None,
             };
             if let Some(number) = number_in(&entry.name, "segment-") {
                 listing.segments.push(found(number));

@@ -36,6 +36,7 @@ mod signal;
 #[cfg(any(test, feature = "simulation"))]
 pub mod simulation;
 mod state;
+mod still;
 mod take;
 #[cfg(test)]
 mod tests;

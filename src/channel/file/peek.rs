@@ -11,13 +11,13 @@ use super::copy::whole_state;
 use super::journal::from_epoch;
 use super::layout::{self, Listing};
 use super::open::queue_of;
-use super::recovery::{Damage, Recovered, read_log};
+use super::recovery::{Recovered, read_log};
 use super::state::LogState;
+use super::still;
 use crate::channel::queue::ranges::{RangeSet, closed};
 use crate::channel::{ChannelStatus, EpochRecord};
 use crate::env::disk::Disk;
 use crate::event::{Seq, SeqRange};
-use crate::planted::{Bug, planted};
 
 /// How often a log is read again that an agent has changed meanwhile.
 const ROUNDS: usize = 8;
@@ -99,50 +99,21 @@ fn read_state(
     Ok((id, listing, state))
 }
 
-/// INV-21: a running agent deletes segments that have just been listed, and a reader that met the
-/// end of the log before a store and the next bytes after it takes the place between them for
-/// damage, or the numbers between a segment and the next one for lost. What is really so is so
-/// again at the second look.
+/// INV-21: a running agent deletes segments that have just been listed, or erases and uses them
+/// again while they are read. They lose their names first, so a look counts when all are there
+/// after it.
 fn read_steadily(
     disk: &dyn Disk,
     dirs: &[PathBuf],
     id: [u8; 16],
 ) -> Result<(Listing, Recovered), OpenError> {
-    let mut seen = None;
-    for _ in 1..ROUNDS {
-        let listing = layout::list(disk, dirs)?;
-        match read_log(disk, &listing, id) {
-            Ok(recovered) => {
-                let missing = Missing::of(&recovered);
-                let again = seen.as_ref() == Some(&missing) || planted(Bug::FirstLookBelieved);
-                if missing == Missing::default() || again {
-                    return Ok((listing, recovered));
-                }
-                seen = Some(missing);
-            }
-            Err(OpenError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let listing = layout::list(disk, dirs)?;
-    let recovered = read_log(disk, &listing, id)?;
-    Ok((listing, recovered))
-}
-
-/// What a log has lost, as one look sees it.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Missing {
-    damage: Vec<Damage>,
-    lost: Vec<(u64, u64)>,
-    control_lost: bool,
-}
-
-impl Missing {
-    fn of(recovered: &Recovered) -> Self {
-        Self {
-            damage: recovered.damage.clone(),
-            lost: recovered.state.lost.iter().collect(),
-            control_lost: recovered.state.control_lost,
+    let mut rounds = 1..ROUNDS;
+    loop {
+        let listing = still::list(disk, dirs)?;
+        let recovered = read_log(disk, &listing, id);
+        let moved = still::has_moved(disk, &listing);
+        if !moved || rounds.next().is_none() {
+            return Ok((listing, recovered?));
         }
     }
 }

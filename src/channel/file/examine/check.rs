@@ -5,7 +5,7 @@
 //! damages more.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use wal_format::{
     FRAME_HEADER_BYTES, FrameHeader, Lsn, Record, SEGMENT_HEADER_BYTES, SegmentHeader, frame_bytes,
@@ -215,10 +215,4 @@ pub(super) fn broken_rule(
     wrong.then(|| {
         format!("the seal counts {counted} frames and event {next_sequence} next, which is not so")
     })
-}
-
-/// Whether a segment file of the listing has gone since.
-pub(super) fn has_gone(disk: &dyn Disk, path: &Path) -> bool {
-    let opened = disk.open(path, false, crate::env::disk::WriteBackend::Pwrite);
-    opened.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }

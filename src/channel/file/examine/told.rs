@@ -3,7 +3,6 @@
 //! be judged.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 
 use wal_format::{
@@ -14,7 +13,8 @@ use crate::channel::file::layout::{Found, Listing};
 use crate::channel::file::reader::Salvage;
 use crate::channel::file::recovery::{broken_by, is_opening};
 use crate::channel::file::segment::read_header;
-use crate::env::disk::{Disk, DiskFile, WriteBackend};
+use crate::channel::file::still;
+use crate::env::disk::{Disk, DiskFile};
 use crate::planted::{Bug, planted};
 
 /// What is told of all segments.
@@ -37,7 +37,7 @@ impl Told {
     pub(super) fn read(disk: &dyn Disk, listing: &Listing) -> Self {
         let mut told = Self::default();
         for found in &listing.segments {
-            if let Ok((file, header)) = open(disk, &found.path) {
+            if let Ok((file, header)) = open(disk, found) {
                 told.segment(file.as_ref(), found, &header);
             }
         }
@@ -74,7 +74,8 @@ impl Told {
     /// Whether an open may lie behind this segment whose records are damaged: as an open judges it.
     pub(super) fn may_end_by_an_open(&self, number: u32) -> bool {
         let next = number.checked_add(1);
-        self.end_is_missing(number) && !next.is_some_and(|next| self.rolled.contains(&next))
+        self.end_is_missing(number, u32::MAX)
+            && !next.is_some_and(|next| self.rolled.contains(&next))
     }
 
     /// How far a segment was durable of which nothing tells the end.
@@ -97,13 +98,13 @@ impl Told {
         newest.is_some_and(|(of, named)| number < *of && !named.contains(&number))
     }
 
-    /// Whether the log went on durably behind this segment, which has no seal, and still nothing
-    /// tells where its frames end. The first record of the next segment names every one before it
+    /// Whether the log went on durably behind the end of this segment, which has no seal, and still
+    /// nothing tells where its frames end. The first record of the next segment names every one before it
     /// that belongs to the log: where that record is missing and the seal as well, the file may
     /// have been cut between two frames.
-    pub(super) fn end_is_missing(&self, number: u32) -> bool {
+    pub(super) fn end_is_missing(&self, number: u32, end: u32) -> bool {
         let told = self.ends.contains_key(&number) || planted(Bug::EndUnasked);
-        !told && self.durable.segment() > number
+        !told && self.durable > Lsn::new(number, end)
     }
 }
 
@@ -112,7 +113,7 @@ impl Told {
 pub(super) fn numbers_behind(disk: &dyn Disk, listing: &Listing, segment: u32) -> (u64, u64) {
     let mut told = (0, 0);
     for found in listing.segments.iter().filter(|f| f.number > segment) {
-        let Ok((file, header)) = open(disk, &found.path) else {
+        let Ok((file, header)) = open(disk, found) else {
             continue;
         };
         let end = frames_end(found, &header);
@@ -136,10 +137,8 @@ fn frames_end(found: &Found, header: &SegmentHeader) -> u32 {
 
 type Opened = (Arc<dyn DiskFile>, SegmentHeader);
 
-fn open(disk: &dyn Disk, path: &Path) -> Result<Opened, String> {
-    let file = disk
-        .open(path, false, WriteBackend::Pwrite)
-        .map_err(|e| e.to_string())?;
+fn open(disk: &dyn Disk, found: &Found) -> Result<Opened, String> {
+    let file = still::open(disk, found).map_err(|e| e.to_string())?;
     let header = read_header(file.as_ref())?;
     Ok((file, header))
 }
@@ -151,10 +150,10 @@ pub(super) fn open_told(
     found: &Found,
     told: Option<SegmentRef>,
 ) -> Result<(Arc<dyn DiskFile>, u64, u32), String> {
-    match (open(disk, &found.path), told) {
+    match (open(disk, found), told) {
         (Ok((file, header)), _) => Ok((file, header.salt, frames_end(found, &header))),
         (Err(_), Some(told)) => {
-            let file = disk.open(&found.path, false, WriteBackend::Pwrite);
+            let file = still::open(disk, found);
             let end = u32::try_from(found.len).unwrap_or(u32::MAX);
             file.map(|file| (file, told.salt, end.max(SEGMENT_HEADER_BYTES)))
                 .map_err(|e| e.to_string())

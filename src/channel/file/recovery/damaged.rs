@@ -167,6 +167,7 @@ mod tests {
             dir: 0,
             path: PathBuf::from(segment_name(number)),
             len: 0,
+            shown: None,
         }
     }
 

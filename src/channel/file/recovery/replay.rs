@@ -189,6 +189,14 @@ impl Replay {
                 }
                 Step::End { offset } => {
                     self.last_nonzero = offset;
+                    let lost = durable > Lsn::new(file.found.number, offset);
+                    if lost && !went_on && !planted(Bug::CutEndSilent) {
+                        let why =
+                            format_args!("its frames end here, and were durable to {durable}");
+                        self.bad(file, offset, &why, None);
+                        self.lost_end = Some(durable).max(self.lost_end);
+                        return Ok(offset);
+                    }
                     self.lost_end = went_on.then_some(durable).max(self.lost_end);
                     return Ok(offset);
                 }

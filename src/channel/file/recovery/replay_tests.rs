@@ -13,6 +13,7 @@ fn segment(number: u32, first_sequence: u64) -> Segment {
         dir: 0,
         path: PathBuf::from("segment"),
         len: 1 << 20,
+        shown: None,
     };
     let reference = SegmentRef {
         segment: number,

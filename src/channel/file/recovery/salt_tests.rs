@@ -47,6 +47,7 @@ fn file(salts: &[u64]) -> File {
         dir: 0,
         path,
         len,
+        shown: None,
     };
     open_file(&disk, &found, [0; 16]).unwrap()
 }

@@ -9,7 +9,8 @@ use wal_format::{
 use crate::channel::file::layout::Found;
 use crate::channel::file::options::OpenError;
 use crate::channel::file::reader::Salvage;
-use crate::env::disk::{Disk, DiskFile, WriteBackend};
+use crate::channel::file::still;
+use crate::env::disk::{Disk, DiskFile};
 use crate::planted::{Bug, planted};
 
 /// One segment file under examination.
@@ -101,9 +102,7 @@ pub(super) fn open_file(
     found: &Found,
     channel_id: [u8; 16],
 ) -> Result<File, OpenError> {
-    let file = disk
-        .open(&found.path, false, WriteBackend::Pwrite)
-        .map_err(|e| OpenError::io("open", &found.path, e))?;
+    let file = still::open(disk, found).map_err(|e| OpenError::io("open", &found.path, e))?;
     let refuse = |reason: String| OpenError::Directory {
         dir: found.path.clone(),
         reason,

@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use wal_format::FrameKind;
+
+use super::super::examine::examine;
 use super::super::options::{SPARES_AHEAD, SPARES_RESERVED};
+use super::super::simulation::SteppedChannel;
 use super::super::*;
 use super::planted::{put_stepped, roll, segment_files, small, stepped};
 use super::{batch, take_all};
@@ -231,7 +235,7 @@ fn rot_in_the_first_incarnation_record_costs_no_event() {
     let frames = super::review::frames(&disk, &first);
     let mut opened = frames
         .iter()
-        .filter(|(_, header)| header.kind == wal_format::FrameKind::Incarnation);
+        .filter(|(_, header)| header.kind == FrameKind::Incarnation);
     let at = opened.next().unwrap().0.offset() as usize;
     disk.flip(&first.path, at + 70, 3).unwrap();
     assert_eq!(take_all(&open(&disk)).0.len(), 4);
@@ -257,6 +261,53 @@ fn the_only_segment_left_of_a_log_is_not_taken_for_a_first_open() {
     let error = try_open(&disk).unwrap_err().to_string();
     assert!(error.contains("nothing was touched"), "{error}");
     assert_eq!(disk.operations(), before);
+}
+
+/// INV-9: no byte is bad where a file was cut between two frames, and no event behind it tells that
+/// some are missing: only a watermark does, in a frame that nobody believes.
+#[test]
+fn a_file_cut_between_two_frames_below_what_was_durable_is_damage() {
+    let disk = SimDisk::default();
+    let channel = open(&disk);
+    put_until_error(&channel, 0, 3);
+    let first = channel.core.table().segments.last().unwrap().clone();
+    drop(channel);
+    let disk = disk.kill();
+    let channel = open(&disk);
+    let second = channel.core.table().segments.last().unwrap().clone();
+    drop(channel);
+    let disk = disk.kill();
+    let opened = super::review::frames(&disk, &second);
+    let is_open = |header: &wal_format::FrameHeader| header.kind == FrameKind::Incarnation;
+    let own = opened
+        .iter()
+        .position(|(_, header)| is_open(header))
+        .unwrap();
+    let (at, header) = &opened[own];
+    let behind = (at.offset() + header.frame_bytes()) as usize;
+    disk.zero(&second.path, behind..60_000).unwrap();
+    // Snapshot and copies: only the Incarnation is left, with a watermark.
+    disk.zero(&second.path, 4096..at.offset() as usize).unwrap();
+    let frames = super::review::frames(&disk, &first);
+    let (cut, _) = &frames[frames.len() - 2];
+    assert!(header.watermark > *cut);
+    let file = disk.open(&first.path, true, WriteBackend::Pwrite).unwrap();
+    file.truncate(u64::from(cut.offset())).unwrap();
+    drop(file);
+    let report = examine(&disk, &options().data_dirs, |_, _| {}).unwrap();
+    let damage: Vec<_> = report
+        .damage
+        .iter()
+        .map(|d| (d.segment, d.offset))
+        .collect();
+    assert_eq!(damage, [(first.number, cut.offset())]);
+    assert_eq!(report.damage[0].lost, Some((3, 6)));
+    let image = Arc::new(disk.kill());
+    let stepped = SteppedChannel::open("c1", options(), image, clock::system()).unwrap();
+    let found = (first.number, cut.offset(), None);
+    assert_eq!(stepped.found().damage, [found]);
+    let lost = SeqRange::new(Seq(3), Seq(6)).unwrap();
+    assert_eq!(take_all(&open(&disk)), (vec![0, 1], vec![lost]));
 }
 
 /// Row R8: a first open that was cut short leaves a whole header and one segment.

@@ -4,51 +4,50 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
 use super::super::examine::examine;
+use super::super::layout::owner;
 use super::super::peek::standing;
+use super::super::recovery::read_log;
 use super::super::simulation::SteppedChannel;
-use super::batch;
+use super::super::{OpenError, still};
 use super::findings::options;
-use crate::channel::Channel;
+use super::planted::{drive, put_stepped, roll};
+use crate::channel::{Channel, TakeMode, TakeTransaction};
 use crate::env::clock;
 use crate::env::disk::{DirEntry, DirLock, DirectoryIdentity, Disk, DiskFile, Space, WriteBackend};
 use crate::env::disk_sim::SimDisk;
 
 const PAGE: usize = 4096;
 
-/// A disk that is `before` up to one of its accesses and `after` from there on.
+/// A disk that goes on to the next of its moments each time so many accesses are over; the last one
+/// stays.
 #[derive(Clone, Debug)]
 struct Moving {
-    before: SimDisk,
-    after: SimDisk,
-    /// Accesses that are left until it moves.
-    left: Arc<Mutex<u32>>,
+    moments: Vec<SimDisk>,
+    every: usize,
+    accesses: Arc<AtomicUsize>,
 }
 
 impl Moving {
-    fn new(before: &SimDisk, after: &SimDisk, accesses: u32) -> Self {
+    fn new(moments: &[&SimDisk], every: usize) -> Self {
         Self {
-            before: before.clone(),
-            after: after.clone(),
-            left: Arc::new(Mutex::new(accesses)),
+            moments: moments.iter().copied().cloned().collect(),
+            every,
+            accesses: Arc::default(),
         }
     }
 
     fn has_moved(&self) -> bool {
-        *self.left.lock().unwrap() == 0
+        self.accesses.load(Ordering::Relaxed) >= self.every
     }
 
     fn access(&self) -> &SimDisk {
-        let mut left = self.left.lock().unwrap();
-        if *left == 0 {
-            return &self.after;
-        }
-        *left -= 1;
-        &self.before
+        let now = self.accesses.fetch_add(1, Ordering::Relaxed) / self.every;
+        &self.moments[now.min(self.moments.len() - 1)]
     }
 }
 
@@ -58,7 +57,6 @@ struct MovingFile {
     disk: Moving,
     path: PathBuf,
     len: u64,
-    opened: Arc<dyn DiskFile>,
 }
 
 impl DiskFile for MovingFile {
@@ -73,7 +71,8 @@ impl DiskFile for MovingFile {
             let now = self.disk.access();
             match now.open(&self.path, false, WriteBackend::Pwrite) {
                 Ok(file) => file.read_at(at, page)?,
-                Err(_) => self.opened.read_at(at, page)?,
+                // It may be one that is erased and used again.
+                Err(_) => page.fill(0),
             }
             at += page.len() as u64;
         }
@@ -137,7 +136,6 @@ impl Disk for Moving {
             disk: self.clone(),
             path: path.to_owned(),
             len: opened.len(),
-            opened,
         }))
     }
 
@@ -154,60 +152,97 @@ impl Disk for Moving {
     }
 
     fn space(&self, dir: &Path) -> io::Result<Space> {
-        self.before.space(dir)
+        self.moments[0].space(dir)
     }
 
     fn identity(&self, dir: &Path) -> io::Result<DirectoryIdentity> {
-        self.before.identity(dir)
+        self.moments[0].identity(dir)
     }
 
     fn caution(&self, dir: &Path) -> Option<String> {
-        self.before.caution(dir)
+        self.moments[0].caution(dir)
     }
 
     fn absolute(&self, path: &Path) -> PathBuf {
-        self.before.absolute(path)
+        self.moments[0].absolute(path)
     }
 }
 
-/// The disk before each operation of a writer that puts events, rolls and goes on in the next
-/// segment.
+/// A writer whose operations are recorded, a moment before each of them.
+struct Writer {
+    disk: SimDisk,
+    channel: SteppedChannel,
+    given: u64,
+}
+
+impl Writer {
+    fn new() -> Self {
+        let disk = SimDisk::default();
+        let clock = clock::system();
+        let channel = SteppedChannel::open("c1", options(), Arc::new(disk.clone()), clock).unwrap();
+        let mut writer = Self {
+            disk,
+            channel,
+            given: 0,
+        };
+        (0..4).for_each(|_| writer.put(10));
+        writer.disk.record();
+        writer
+    }
+
+    fn put(&mut self, count: u64) {
+        while self.channel.prepare().is_some() {}
+        put_stepped(&self.channel, self.given, count);
+        self.given += count;
+    }
+
+    /// Takes and acknowledges everything.
+    fn drain(&self) {
+        let dynamic: Arc<dyn Channel> = Arc::clone(self.channel.channel()) as _;
+        let mut take = TakeTransaction::begin(dynamic, TakeMode::Batch).unwrap();
+        while !take.take(1000, usize::MAX).unwrap().events.is_empty() {}
+        drive(&self.channel, take.commit()).unwrap();
+    }
+}
+
+/// A writer that puts events, rolls and goes on in the next segment.
 fn moments() -> Vec<SimDisk> {
-    let disk = SimDisk::default();
-    let clock = clock::system();
-    let channel = SteppedChannel::open("c1", options(), Arc::new(disk.clone()), clock).unwrap();
-    let prepare = || while channel.prepare().is_some() {};
-    let mut given = 0;
-    let mut put = |count: u64| {
-        channel
-            .channel()
-            .commit_put_blocking(batch(given, count, 700))
-            .unwrap();
-        given += count;
-    };
-    prepare();
-    (0..4).for_each(|_| put(10));
-    disk.record();
-    for count in [3, 9, 9] {
-        put(count);
-    }
-    channel.roll();
-    channel.end_round(true);
-    put(5);
-    prepare();
-    disk.recorded()
+    let mut writer = Writer::new();
+    [3, 9, 9].iter().for_each(|count| writer.put(*count));
+    roll(&writer.channel);
+    writer.put(5);
+    writer.disk.recorded()
 }
 
-/// Looks at a disk that is at first one moment and then one of the next few or the last, for every
-/// access at which it may move.
-fn each_look(moments: &[SimDisk], look: impl Fn(&Moving, usize, usize, &str)) {
+/// A writer all of whose events are taken, so that its dead segments are erased and used again.
+fn moments_of_a_reuse() -> Vec<SimDisk> {
+    let mut writer = Writer::new();
+    for _ in 0..4 {
+        writer.put(2);
+        writer.drain();
+        roll(&writer.channel);
+    }
+    writer.put(2);
+    writer.disk.recorded()
+}
+
+/// A writer that puts one event after the other, which fill several segments.
+fn many_moments() -> Vec<SimDisk> {
+    let mut writer = Writer::new();
+    (0..200).for_each(|_| writer.put(1));
+    writer.disk.recorded()
+}
+
+/// Looks at a disk that is at first one moment and then one of the `near` next ones or the last, for
+/// every access at which it may move.
+fn each_look(moments: &[SimDisk], near: usize, look: impl Fn(&Moving, usize, usize, &str)) {
     let mut looks = 0;
     let last = moments.len() - 1;
     for (i, before) in moments.iter().enumerate() {
         let later = moments.iter().enumerate().skip(i + 1);
-        for (j, after) in later.filter(|(j, _)| *j <= i + 3 || *j == last) {
+        for (j, after) in later.filter(|(j, _)| *j <= i + near || *j == last) {
             for accesses in 1.. {
-                let disk = Moving::new(before, after, accesses);
+                let disk = Moving::new(&[before, after], accesses);
                 look(&disk, i, j, &format!("from {i} to {j} after {accesses}"));
                 looks += 1;
                 if !disk.has_moved() {
@@ -223,26 +258,57 @@ fn each_look(moments: &[SimDisk], look: impl Fn(&Moving, usize, usize, &str)) {
 /// INV-21: what `forebay status` and `forebay audit --log` call lost.
 #[test]
 fn whatever_a_writer_does_during_a_look_nothing_whole_is_called_lost() {
-    let moments = moments();
     let dirs = options().data_dirs;
     let next = |disk: &SimDisk| standing(disk, &dirs).unwrap().next_sequence;
-    let numbers: Vec<_> = moments.iter().map(next).collect();
-    assert!(numbers.first() < numbers.last(), "{numbers:?}");
-    each_look(&moments, |disk, i, j, context| {
-        let seen = standing(disk, &dirs).unwrap_or_else(|error| panic!("{context}: {error}"));
-        let lost = (&seen.lost[..], seen.control_lost);
-        assert_eq!(lost, (&[][..], false), "{context}");
-        let between = numbers[i]..=numbers[j];
-        assert!(between.contains(&seen.next_sequence), "{context}: {seen:?}");
-    });
+    for (moments, near) in [(moments(), 1), (moments_of_a_reuse(), 0)] {
+        let numbers: Vec<_> = moments.iter().map(next).collect();
+        assert!(numbers.first() < numbers.last(), "{numbers:?}");
+        each_look(&moments, near, |disk, i, j, context| {
+            let seen = standing(disk, &dirs).unwrap_or_else(|error| panic!("{context}: {error}"));
+            let lost = (&seen.lost[..], seen.control_lost);
+            assert_eq!(lost, (&[][..], false), "{context}");
+            let between = numbers[i]..=numbers[j];
+            assert!(between.contains(&seen.next_sequence), "{context}: {seen:?}");
+        });
+    }
 }
 
 /// INV-21: what `forebay wal verify` calls damage.
 #[test]
 fn whatever_a_writer_does_while_its_log_is_examined_no_damage_is_found() {
     let dirs = options().data_dirs;
-    each_look(&moments(), |disk, _, _, context| {
-        let report = examine(disk, &dirs, |_, _| {}).unwrap_or_else(|e| panic!("{context}: {e}"));
-        assert_eq!(report.damage, [], "{context}");
-    });
+    for (moments, near) in [(moments(), 1), (moments_of_a_reuse(), 0)] {
+        each_look(&moments, near, |disk, _, _, context| {
+            let report = examine(disk, &dirs, |_, _| {});
+            let report = report.unwrap_or_else(|error| panic!("{context}: {error}"));
+            assert_eq!(report.damage, [], "{context}");
+        });
+    }
+}
+
+/// INV-21: the writer is at work all the time, and so fast against the reader that it would find
+/// the end of the log torn at every look that it takes again.
+#[test]
+fn a_writer_that_never_rests_does_not_make_its_log_look_damaged() {
+    let (moments, dirs) = (many_moments(), options().data_dirs);
+    let moments: Vec<_> = moments.iter().collect();
+    let mut looks = 0;
+    for from in (0..moments.len() - 1).step_by(5) {
+        for every in [1, 2, 4, 8, 16, 32] {
+            let context = format!("from {from}, one step in {every} accesses");
+            let disk = Moving::new(&moments[from..], every);
+            let listing = still::list(&disk, &dirs).unwrap();
+            let seen = read_log(&disk, &listing, owner(&disk, &dirs).unwrap());
+            match seen {
+                Ok(seen) => assert_eq!(seen.damage, [], "{context}"),
+                Err(OpenError::Io { source, .. }) => {
+                    assert_eq!(source.kind(), io::ErrorKind::NotFound, "{context}");
+                }
+                Err(error) => panic!("{context}: {error}"),
+            }
+            looks += 1;
+        }
+    }
+    println!("{looks} looks at {} moments", moments.len());
+    assert!(looks > 400, "{looks}");
 }
