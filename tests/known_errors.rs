@@ -383,8 +383,8 @@ fn half_a_transaction_in_front_of_an_unreadable_open_is_lost_by_name() {
     ]);
 }
 
-/// `damaged_channel`: a segment was cut between two frames, before the Incarnation record of an open
-/// and below a watermark that only a frame behind a torn one had: nobody reported it.
+/// `damaged_channel`: a segment was cut between two frames, before the Incarnation record of an
+/// open and below a watermark that only a frame behind a torn one had: nobody reported it.
 #[test]
 fn a_segment_cut_below_a_watermark_that_nobody_believes_is_reported() {
     damaged_channel::check(&[

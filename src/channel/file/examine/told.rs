@@ -99,9 +99,9 @@ impl Told {
     }
 
     /// Whether the log went on durably behind the end of this segment, which has no seal, and still
-    /// nothing tells where its frames end. The first record of the next segment names every one before it
-    /// that belongs to the log: where that record is missing and the seal as well, the file may
-    /// have been cut between two frames.
+    /// nothing tells where its frames end. The first record of the next segment names every one
+    /// before it that belongs to the log: where that record is missing and the seal as well, the
+    /// file may have been cut between two frames.
     pub(super) fn end_is_missing(&self, number: u32, end: u32) -> bool {
         let told = self.ends.contains_key(&number) || planted(Bug::EndUnasked);
         !told && self.durable > Lsn::new(number, end)

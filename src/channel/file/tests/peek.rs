@@ -233,8 +233,8 @@ fn many_moments() -> Vec<SimDisk> {
     writer.disk.recorded()
 }
 
-/// Looks at a disk that is at first one moment and then one of the `near` next ones or the last, for
-/// every access at which it may move.
+/// Looks at a disk that is at first one moment and then one of the `near` next ones or the last,
+/// for every access at which it may move.
 fn each_look(moments: &[SimDisk], near: usize, look: impl Fn(&Moving, usize, usize, &str)) {
     let mut looks = 0;
     let last = moments.len() - 1;
