@@ -129,6 +129,8 @@ wal_format::planted_bugs! {
         "INV-5: the only segment that is left, with a torn open in it, begins the channel anew.",
     CopiesUnused "copies-unused"
         "INV-9: the copies of a recovery that was cut short fill no gap of the unproven tail.",
+    MisplacedUnseen "misplaced-unseen"
+        "INV-9: a segment under the name of another is opened, and counts as a torn tail.",
     CutEndSilent "cut-end-silent"
         "INV-9: a file that was cut between two frames, below what was durable, is not reported.",
     EndNotFixed "end-not-fixed"

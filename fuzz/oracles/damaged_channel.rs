@@ -626,7 +626,9 @@ impl<'a> Judge<'a> {
         // Segments of events that are done with may be deleted.
         let needed = |number: &&u64| !log.done.contains(*number) && !sealed(number);
         for number in self.gone.iter().filter(needed) {
-            let left = shown.events.contains_key(number);
+            let mut again = shown.view.epochs.iter().map(|epoch| epoch.range);
+            let again = again.any(|range| (range.first.0..=range.last.0).contains(number));
+            let left = again || shown.events.contains_key(number);
             assert!(
                 left || named(*number),
                 "{number} is lost, and verify names it not"

@@ -146,6 +146,7 @@ pub(super) fn read_log(
     while let Some((found, rest)) = older.split_last() {
         older = rest;
         files.insert(0, open_file(disk, found, channel_id)?);
+        refuse_misplaced(&files[0])?;
         find_salt(&mut files)?;
         if let Some(base) = try_base(&files) {
             let mut replay = Replay::new(&base);
@@ -154,6 +155,21 @@ pub(super) fn read_log(
         }
     }
     without_base(files)
+}
+
+/// INV-9: a segment gets its name with its header, so no crash leaves it under another one. What it
+/// holds would pass for a torn tail, and what its name holds for the end of the log.
+fn refuse_misplaced(file: &File) -> Result<(), OpenError> {
+    match file.holds_other() {
+        Some(number) if !planted(Bug::MisplacedUnseen) => Err(OpenError::Directory {
+            dir: file.found.path.clone(),
+            reason: format!(
+                "it holds segment {number}; nothing was touched. Give it its own name back, or \
+                 move it away where that segment is there as well"
+            ),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// INV-9: both copies of the first file's header are bad, which no crash leaves: a segment gets its

@@ -30,6 +30,12 @@ impl File {
         }
     }
 
+    /// The segment that its header names, where that is not the one of its name.
+    pub(super) fn holds_other(&self) -> Option<u32> {
+        let named = self.header.as_ref().map(|header| header.segment);
+        named.filter(|number| *number != self.found.number)
+    }
+
     /// Whether the file is shorter than its header says. A segment gets its name with its whole
     /// length; only an open that was complete gives the unused end of the one before back, and not
     /// every one does.

@@ -310,6 +310,29 @@ fn a_file_cut_between_two_frames_below_what_was_durable_is_damage() {
     assert_eq!(take_all(&open(&disk)), (vec![0, 1], vec![lost]));
 }
 
+/// INV-9: no crash puts a segment under the name of another one.
+#[test]
+fn a_segment_under_the_name_of_another_is_refused_untouched() {
+    let disk = SimDisk::default();
+    let channel = open(&disk);
+    put_until_error(&channel, 0, 2);
+    let mut named = channel.core.table().segments.last().unwrap().clone();
+    drop(channel);
+    let own = named.path.clone();
+    named.path.set_file_name("segment-0000000007.wal");
+    disk.rename(&own, &named.path).unwrap();
+    let disk = disk.kill();
+    let before = disk.operations();
+    let error = try_open(&disk).unwrap_err().to_string();
+    assert!(
+        error.contains("-0000000007.wal: it holds segment 0"),
+        "{error}"
+    );
+    assert_eq!(disk.operations(), before, "nothing was touched");
+    disk.rename(&named.path, &own).unwrap();
+    assert_eq!(take_all(&open(&disk)).0, [0, 1, 2, 3]);
+}
+
 /// Row R8: a first open that was cut short leaves a whole header and one segment.
 #[test]
 fn what_no_first_open_leaves_is_refused_although_no_frame_can_be_read() {
