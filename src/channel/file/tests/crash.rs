@@ -241,19 +241,25 @@ fn rot_in_the_first_incarnation_record_costs_no_event() {
     assert_eq!(take_all(&open(&disk)).0.len(), 4);
 }
 
+/// A log killed with so many transactions in its first segment and opened again, into its second.
+fn opened_twice(puts: u64) -> (SimDisk, segment::Segment, segment::Segment) {
+    let newest = |channel: &FileChannel| channel.core.table().segments.last().unwrap().clone();
+    let disk = SimDisk::default();
+    let channel = open(&disk);
+    put_until_error(&channel, 0, puts);
+    let first = newest(&channel);
+    drop(channel);
+    let disk = disk.kill();
+    let channel = open(&disk);
+    let second = newest(&channel);
+    drop(channel);
+    (disk.kill(), first, second)
+}
+
 /// Row R8, INV-5: the segment before it is missing; of the open in it only the snapshot is left.
 #[test]
 fn the_only_segment_left_of_a_log_is_not_taken_for_a_first_open() {
-    let disk = SimDisk::default();
-    let channel = open(&disk);
-    put_until_error(&channel, 0, 2);
-    let first = channel.core.table().segments.last().unwrap().clone();
-    drop(channel);
-    let disk = disk.kill();
-    let channel = open(&disk);
-    let second = channel.core.table().segments.last().unwrap().clone();
-    drop(channel);
-    let disk = disk.kill();
+    let (disk, first, second) = opened_twice(2);
     disk.remove(&first.path).unwrap();
     let behind = super::review::frames(&disk, &second)[1].0.offset() as usize;
     disk.zero(&second.path, behind..behind + 4096).unwrap();
@@ -267,16 +273,7 @@ fn the_only_segment_left_of_a_log_is_not_taken_for_a_first_open() {
 /// some are missing: only a watermark does, in a frame that nobody believes.
 #[test]
 fn a_file_cut_between_two_frames_below_what_was_durable_is_damage() {
-    let disk = SimDisk::default();
-    let channel = open(&disk);
-    put_until_error(&channel, 0, 3);
-    let first = channel.core.table().segments.last().unwrap().clone();
-    drop(channel);
-    let disk = disk.kill();
-    let channel = open(&disk);
-    let second = channel.core.table().segments.last().unwrap().clone();
-    drop(channel);
-    let disk = disk.kill();
+    let (disk, first, second) = opened_twice(3);
     let opened = super::review::frames(&disk, &second);
     let is_open = |header: &wal_format::FrameHeader| header.kind == FrameKind::Incarnation;
     let own = opened
