@@ -403,3 +403,14 @@ fn a_segment_under_the_name_of_the_newest_is_not_its_torn_tail() {
         0x00,
     ]);
 }
+
+/// `damaged_channel`: every segment was damaged, and of one open only the snapshot and a copied
+/// Incarnation record were left: refused, and rightly so. The oracle had taken any such record for
+/// that open's own.
+#[test]
+fn a_copied_incarnation_does_not_make_an_open_complete() {
+    damaged_channel::check(&[
+        0x58, 0x25, 0x07, 0xfe, 0x2a, 0xee, 0x0a, 0x01, 0x00, 0x00, 0x01, 0x08, 0x1c, 0x04, 0xc0,
+        0x02, 0x08, 0x02, 0x21, 0x21, 0x08, 0x00, 0x3a, 0x00, 0xf7, 0x29, 0x00, 0xc9,
+    ]);
+}

@@ -480,8 +480,12 @@ impl<'a> Judge<'a> {
             let mut frames = self.frames.iter().filter(|f| f.0.number == segment.number);
             let run = frames.by_ref().take_while(|(.., whole)| *whole);
             let run: Vec<u8> = run.map(|(_, frame, _)| frame.kind).collect();
-            // An opening snapshot counts with its Incarnation only; here any run with one will do.
-            let base = run.first() == Some(&kind::SNAPSHOT) && run.contains(&kind::INCARNATION);
+            // An opening snapshot counts with its own Incarnation only, behind those it has copied.
+            let opens = |kind: &&u8| **kind == kind::INCARNATION;
+            let own = segment.frames.iter().map(|frame| &frame.kind);
+            let own = own.filter(opens).count().max(1);
+            let opened = run.iter().filter(opens).count() == own;
+            let base = run.first() == Some(&kind::SNAPSHOT) && opened;
             assert!(!base, "refused, but {} is whole", segment.path.display());
         }
     }
