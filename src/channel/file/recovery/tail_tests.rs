@@ -201,10 +201,7 @@ fn a_number_that_an_open_has_counted_as_given_is_not_given_again() {
     assert_eq!(followed(tail), [(5, 3), (6, 3)]);
 }
 
-/// INV-9: the Incarnation of an open that is among the copies may have got the number of a record
-/// that is missing in front of the originals.
-#[test]
-fn originals_do_not_go_on_behind_the_incarnation_of_another_open() {
+fn opened(sequence: u64, control: u64) -> Suspect {
     let open = wal_format::Open {
         incarnation: 2,
         nonce: 1,
@@ -212,7 +209,35 @@ fn originals_do_not_go_on_behind_the_incarnation_of_another_open() {
         opened_at_ms: 0,
         previous: None,
     };
-    let opened = record(&Record::Incarnation(open), 5, 3);
+    record(&Record::Incarnation(open), sequence, control)
+}
+
+/// INV-9: what a later open has copied has the numbers of its originals, also behind an earlier
+/// Incarnation among them.
+#[test]
+fn copies_go_on_behind_an_incarnation_where_the_frames_before_are_gone() {
+    let tail = vec![
+        put(5, 1, 3, WHOLE),
+        opened(6, 3),
+        put(7, 1, 4, WHOLE),
+        opening(5, 3),
+        put(6, 1, 4, WHOLE),
+        put(7, 1, 4, WHOLE),
+    ];
+    let expected = [
+        (FrameKind::Put, 5, 3),
+        (FrameKind::Incarnation, 6, 3),
+        (FrameKind::Put, 6, 4),
+        (FrameKind::Put, 7, 4),
+    ];
+    assert_eq!(copied(tail), expected);
+}
+
+/// INV-9: the Incarnation of an open that is among the copies may have got the number of a record
+/// that is missing in front of the originals.
+#[test]
+fn originals_do_not_go_on_behind_the_incarnation_of_another_open() {
+    let opened = opened(5, 3);
     let tail = vec![put(5, 1, 4, WHOLE), opening(5, 3), opened.clone()];
     assert_eq!(followed(tail), [(5, 4), (6, 4)]);
     // It is theirs where both have a frame behind it.
