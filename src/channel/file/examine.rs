@@ -105,8 +105,8 @@ struct Seen {
     taken: RangeSet,
     /// Acknowledged, or in the closed files of a claimed epoch: what a deleted segment may hold.
     gone: RangeSet,
-    /// First event of a transaction whose end has not come yet.
-    unfinished: Option<u64>,
+    /// First event of a transaction whose end has not come yet, and its last frame so far.
+    unfinished: Option<(u64, Lsn)>,
     /// Number of the last segment that held a frame, or of the first of all.
     segment: Option<u32>,
     /// Numbers that jump where a segment is not there; damage only where what is missing in
@@ -229,13 +229,14 @@ fn one_segment(
         seen.next_control = (found.number == 0).then_some(0);
         seen.segment = Some(found.number);
     }
-    if seen
+    if let Some(before) = seen
         .segment
-        .is_some_and(|before| all.may_end_by_an_open(before))
+        .filter(|before| all.may_end_by_an_open(*before))
     {
-        // That open has believed whole transactions only.
-        let unfinished = seen.unfinished.take();
-        seen.next_sequence = unfinished.or(seen.next_sequence);
+        // That open has believed whole transactions only, of what was not proven.
+        let unproven = |(_, last): &(u64, Lsn)| *last >= all.durable_in(before);
+        let unfinished = seen.unfinished.take().filter(unproven);
+        seen.next_sequence = unfinished.map(|(first, _)| first).or(seen.next_sequence);
     }
     match open_told(disk, found, told) {
         Ok((file, salt, file_end)) => {
@@ -412,8 +413,8 @@ fn good_frame(
     seen.segment = Some(found.number);
     if header.kind == FrameKind::Put {
         let begun = seen.unfinished.filter(|_| !header.first_of_transaction);
-        let begun = begun.or(Some(header.sequence));
-        seen.unfinished = begun.filter(|_| !header.last_of_transaction);
+        let first = begun.map_or(header.sequence, |(first, _)| first);
+        seen.unfinished = Some((first, lsn)).filter(|_| !header.last_of_transaction);
     }
     let end = header.sequence.saturating_add(u64::from(header.count));
     let counted = seen
