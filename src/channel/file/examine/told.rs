@@ -33,20 +33,22 @@ pub(super) struct Told {
 }
 
 impl Told {
-    /// Segments whose opening was cut short say nothing.
+    /// From the newest one on: it tells how one without a header is read, and what it says of older
+    /// ones counts.
     pub(super) fn read(disk: &dyn Disk, listing: &Listing) -> Self {
         let mut told = Self::default();
-        for found in &listing.segments {
-            if let Ok((file, header)) = open(disk, found) {
-                told.segment(file.as_ref(), found, &header);
+        for found in listing.segments.iter().rev() {
+            let known = told.end_of(found.number);
+            if let Ok((file, salt, end)) = open_told(disk, found, known) {
+                told.segment(file.as_ref(), found.number, salt, end);
             }
         }
         told
     }
 
-    fn segment(&mut self, file: &dyn DiskFile, found: &Found, header: &SegmentHeader) {
-        let end = frames_end(found, header);
-        let mut scanner = scanner(file, found.number, header.salt, end, Lsn(0));
+    fn segment(&mut self, file: &dyn DiskFile, number: u32, salt: u64, end: u32) {
+        let mut ends = BTreeMap::new();
+        let mut scanner = scanner(file, number, salt, end, Lsn(0));
         while let Some((lsn, header, record)) = next_record(&mut scanner) {
             let believed = broken_by(&header, record.as_ref()).is_none();
             let mark = self.marks.entry(header.watermark.segment()).or_default();
@@ -55,9 +57,9 @@ impl Told {
                 Some(Record::Snapshot(snapshot)) => {
                     if lsn.offset() == SEGMENT_HEADER_BYTES && believed {
                         let named = snapshot.segments.iter().map(|named| named.segment);
-                        self.newest = Some((found.number, named.collect()));
+                        self.newest.get_or_insert_with(|| (number, named.collect()));
                         if !is_opening(&snapshot) {
-                            self.rolled.insert(found.number);
+                            self.rolled.insert(number);
                         }
                     }
                     snapshot.segments
@@ -66,7 +68,10 @@ impl Told {
                 _ => Vec::new(),
             };
             let references = references.into_iter().map(|told| (told.segment, told));
-            self.ends.extend(references);
+            ends.extend(references);
+        }
+        for (segment, told) in ends {
+            self.ends.entry(segment).or_insert(told);
         }
         self.durable = self.durable.max(scanner.proven());
     }
