@@ -16,7 +16,7 @@ use wal_format::{
 };
 
 use self::told::{Told, numbers_behind, open_told, scanner};
-use super::layout::{Found, Listing};
+use super::layout::Found;
 use super::range_set::RangeSet;
 use super::reader::Salvage;
 use super::state::is_numbered;
@@ -116,10 +116,6 @@ struct Seen {
     first: Option<(u64, Found)>,
 }
 
-/// INV-21: how often a log is read again in which damage was found while a running agent has
-/// deleted segments of it.
-const ROUNDS: usize = 8;
-
 /// Reads the whole log in `dirs`. `progress` is told the bytes read so far and in all.
 ///
 /// # Errors
@@ -129,27 +125,11 @@ pub fn examine(
     dirs: &[PathBuf],
     mut progress: impl FnMut(u64, u64),
 ) -> Result<LogReport, String> {
-    let mut rounds = 1..ROUNDS;
-    loop {
-        for dir in dirs {
-            disk.list(dir)
-                .map_err(|e| format!("{}: {e}", dir.display()))?;
-        }
-        let listing = still::list(disk, dirs).map_err(|e| e.to_string())?;
-        let report = examine_listed(disk, dirs, &listing, &mut progress)?;
-        let sound = report.damage.is_empty();
-        if sound || !still::has_moved(disk, &listing) || rounds.next().is_none() {
-            return Ok(report);
-        }
+    for dir in dirs {
+        disk.list(dir)
+            .map_err(|e| format!("{}: {e}", dir.display()))?;
     }
-}
-
-fn examine_listed(
-    disk: &dyn Disk,
-    dirs: &[PathBuf],
-    listing: &Listing,
-    progress: &mut impl FnMut(u64, u64),
-) -> Result<LogReport, String> {
+    let listing = still::list(disk, dirs).map_err(|e| e.to_string())?;
     if listing.segments.is_empty() {
         return Err(format!("{}: holds no segment of a Forebay log", show(dirs)));
     }
@@ -158,7 +138,7 @@ fn examine_listed(
         foreign: listing.foreign.clone(),
         ..LogReport::default()
     };
-    let told = Told::read(disk, listing);
+    let told = Told::read(disk, &listing);
     let total = listing.segments.iter().map(|f| f.len).sum();
     let mut seen = Seen::default();
     let mut read = 0;
@@ -172,7 +152,7 @@ fn examine_listed(
     }
     if let Some(mut end) = seen.pending.take() {
         // No frame that counts follows.
-        let (sequence, control) = numbers_behind(disk, listing, end.segment);
+        let (sequence, control) = numbers_behind(disk, &listing, end.segment);
         if let Some(next) = seen.next_sequence.filter(|next| *next < sequence) {
             end.lost = Some((next, sequence - 1));
             seen.next_sequence = Some(sequence);
@@ -268,7 +248,7 @@ fn one_segment(
     }
     let found_damage = (report.damage.len(), &seen.pending) != (damage_before.0, &damage_before.1);
     if found_damage && found.has_gone(disk) {
-        // A running agent has made a prepared segment of it while it was read.
+        // INV-21: a running agent has made a prepared segment of it while it was read.
         report.damage.truncate(damage_before.0);
         seen.pending = damage_before.1;
         return;

@@ -312,3 +312,19 @@ fn a_writer_that_never_rests_does_not_make_its_log_look_damaged() {
     println!("{looks} looks at {} moments", moments.len());
     assert!(looks > 400, "{looks}");
 }
+
+/// INV-21: the same while segments are used again one after the other.
+#[test]
+fn segments_that_are_used_again_all_the_time_are_no_damage() {
+    let (moments, dirs) = (moments_of_a_reuse(), options().data_dirs);
+    let moments: Vec<_> = moments.iter().collect();
+    for from in 0..moments.len() - 1 {
+        for every in [1, 2, 3, 5, 8, 13, 21, 34] {
+            let context = format!("from {from}, one step in {every} accesses");
+            let disk = Moving::new(&moments[from..], every);
+            let report = examine(&disk, &dirs, |_, _| {});
+            let report = report.unwrap_or_else(|error| panic!("{context}: {error}"));
+            assert_eq!(report.damage, [], "{context}");
+        }
+    }
+}
