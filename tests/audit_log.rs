@@ -141,14 +141,20 @@ fn findings(output: &Output) -> serde_json::Value {
     json["log"]["findings"].clone()
 }
 
-/// Names and bytes of every file.
+/// Names and bytes of every file. A file that a writer renames meanwhile (a spare segment) is met
+/// under its new name.
 fn tree(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
-    let mut files: Vec<_> = entries
-        .map(|path| (path.clone(), std::fs::read(&path).unwrap()))
-        .collect();
-    files.sort();
-    files
+    loop {
+        let entries = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
+        let read = entries.map(|path| std::fs::read(&path).map(|bytes| (path, bytes)));
+        match read.collect::<std::io::Result<Vec<_>>>() {
+            Ok(mut files) => {
+                files.sort();
+                return files;
+            }
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{error}"),
+        }
+    }
 }
 
 /// The log as it is now, under another name.
