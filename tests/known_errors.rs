@@ -436,3 +436,14 @@ fn a_segment_without_a_header_tells_of_older_ones() {
         0x81, 0xdf, 0x02, 0x24, 0x24, 0x24, 0x0c, 0x0f, 0x0f,
     ]);
 }
+
+/// `damaged_channel`: the newest segment could not be read, and the Incarnation record of the only
+/// other one was bad: named, and the numbers of incarnations go on behind it. The oracle had taken
+/// that for a log begun anew.
+#[test]
+fn a_log_whose_first_incarnation_is_bad_is_not_begun_anew() {
+    damaged_channel::check(&[
+        0x40, 0x23, 0x05, 0x01, 0x09, 0xe0, 0xb6, 0x1a, 0x02, 0x00, 0x1a, 0x00, 0x00, 0x0a, 0x00,
+        0xff, 0xff, 0xff, 0xff, 0xff, 0x06, 0x00,
+    ]);
+}

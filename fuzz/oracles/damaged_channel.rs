@@ -537,9 +537,9 @@ impl<'a> Judge<'a> {
             let file = self.damaged.files.get(path);
             file.is_some_and(|bytes| *from < bytes.len())
         });
-        // Of a log that was not, the incarnations are known, also where no event is left.
-        let alone = view.next_sequence == 1 && view.incarnations.len() == 1;
-        let fresh = alone && !log.events.is_empty();
+        // Of a log that was not, the incarnations are counted on, also where no event is left.
+        let first = view.incarnations.iter().all(|(number, _)| *number == 1);
+        let fresh = view.next_sequence == 1 && first && !log.events.is_empty();
         assert!(!(bad && fresh), "a log that cannot be read was begun anew");
         for number in log.events.keys().copied() {
             let done = is_done(number);
