@@ -172,15 +172,16 @@ fn refuse_misplaced(file: &File) -> Result<(), OpenError> {
     }
 }
 
-/// INV-9: both copies of the first file's header are bad, which no crash leaves: a segment gets its
-/// name when they are synced. What it holds must not be taken for nothing.
+/// INV-9: both copies of the newest header are bad, which no crash leaves: a segment gets its name
+/// when they are synced. What it holds, or held where nothing but zeros is left, must not be taken
+/// for nothing.
 fn find_salt(files: &mut [File]) -> Result<(), OpenError> {
     salt::tell(files);
     let Some(file) = files.first_mut().filter(|file| file.salt.is_none()) else {
         return Ok(());
     };
     file.salt = salt::find(file).filter(|_| !planted(Bug::NoHeaderNoFrames));
-    if file.salt.is_some() || file.is_blank() || planted(Bug::NoHeaderNoFrames) {
+    if file.salt.is_some() || planted(Bug::NoHeaderNoFrames) {
         return Ok(());
     }
     Err(OpenError::Directory {

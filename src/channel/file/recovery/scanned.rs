@@ -82,14 +82,6 @@ impl File {
 }
 
 impl File {
-    /// Whether nothing but its header was ever stored.
-    pub(super) fn is_blank(&self) -> bool {
-        let bytes = self.bytes();
-        let begin = bytes.len().min(SEGMENT_HEADER_BYTES as usize);
-        let end = bytes.len().saturating_sub(SEGMENT_HEADER_BYTES as usize);
-        bytes[begin..end.max(begin)].iter().all(|byte| *byte == 0)
-    }
-
     /// The whole file; what cannot be read is filled with bytes that no frame holds.
     pub(super) fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.frames_end() as usize];

@@ -251,16 +251,19 @@ fn originals_do_not_go_on_behind_the_incarnation_of_another_open() {
     assert_eq!(followed(tail), [(5, 3), (7, 4)]);
 }
 
+/// A put of a position and nothing else.
+fn without_events(position: &str, sequence: u64, control: u64) -> Suspect {
+    let mut encoder = PutEncoder::with_capacity(100);
+    encoder.position(b"key", position.as_bytes());
+    let frame = encoder.finish();
+    let body = frame.buffer[FRAME_HEADER_BYTES..][..frame.body_len as usize].to_vec();
+    suspect(FrameKind::Put, sequence, 0, control, WHOLE, body)
+}
+
 /// INV-15: an open that was cut short has left the copy of the first of two puts without events.
 #[test]
 fn the_copy_of_a_put_without_events_does_not_count_behind_a_later_one() {
-    let at = |value: &str| {
-        let mut encoder = PutEncoder::with_capacity(100);
-        encoder.position(b"key", value.as_bytes());
-        let frame = encoder.finish();
-        let body = frame.buffer[FRAME_HEADER_BYTES..][..frame.body_len as usize].to_vec();
-        suspect(FrameKind::Put, 1, 0, 0, (true, true), body)
-    };
+    let at = |value: &str| without_events(value, 1, 0);
     let opening = wal_format::Snapshot {
         incarnation: 2,
         ..wal_format::Snapshot::default()
@@ -302,13 +305,7 @@ fn the_copy_of_a_put_without_events_does_not_count_behind_a_later_one() {
 /// INV-15: the beginning of the originals is gone, and the copies stand in front of them.
 #[test]
 fn a_put_without_events_is_an_original_also_behind_copies() {
-    let at = |value: &str| {
-        let mut encoder = PutEncoder::with_capacity(100);
-        encoder.position(b"key", value.as_bytes());
-        let frame = encoder.finish();
-        let body = frame.buffer[FRAME_HEADER_BYTES..][..frame.body_len as usize].to_vec();
-        suspect(FrameKind::Put, 7, 0, 3, WHOLE, body)
-    };
+    let at = |value: &str| without_events(value, 7, 3);
     let originals = [put(6, 1, 3, WHOLE), at("2"), at("3"), at("2")];
     let copies = [opening(5, 3), put(5, 1, 3, WHOLE), put(6, 1, 3, WHOLE)];
     for copied_too in 0..4 {
@@ -316,4 +313,21 @@ fn a_put_without_events_is_an_original_also_behind_copies() {
         let tail = [&originals[..], &copies[..]].concat();
         assert_eq!(copied(tail).len(), 5, "{copied_too}");
     }
+}
+
+/// INV-15: another position at the same numbers is another put, and what a run has repeated once it
+/// does not repeat again.
+#[test]
+fn a_put_without_events_repeats_only_its_own_and_that_once() {
+    let at = |value: &str| without_events(value, 5, 3);
+    let bodies = |suspects: &[&[Suspect]]| {
+        let whole = whole_transactions(suspects.concat(), &state());
+        whole.into_iter().map(|s| s.body).collect::<Vec<_>>()
+    };
+    let of = |values: &[&str]| values.iter().map(|v| at(v).body).collect::<Vec<_>>();
+    let other: [&[_]; 3] = [&[at("2")], &[opening(5, 3)], &[at("3")]];
+    assert_eq!(bodies(&other), of(&["2", "3"]));
+    let originals = [at("1"), at("2"), at("3")];
+    let back: [&[_]; 3] = [&originals, &[opening(5, 3)], &[at("3"), at("2")]];
+    assert_eq!(bodies(&back), of(&["1", "2", "3", "2"]));
 }

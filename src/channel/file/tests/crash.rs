@@ -259,14 +259,39 @@ fn opened_twice(puts: u64) -> (SimDisk, segment::Segment, segment::Segment) {
 /// Row R8, INV-5: the segment before it is missing; of the open in it only the snapshot is left.
 #[test]
 fn the_only_segment_left_of_a_log_is_not_taken_for_a_first_open() {
-    let (disk, first, second) = opened_twice(2);
-    disk.remove(&first.path).unwrap();
-    let behind = super::review::frames(&disk, &second)[1].0.offset() as usize;
-    disk.zero(&second.path, behind..behind + 4096).unwrap();
-    let before = disk.operations();
-    let error = try_open(&disk).unwrap_err().to_string();
-    assert!(error.contains("nothing was touched"), "{error}");
-    assert_eq!(disk.operations(), before);
+    // Without events only its watermark tells of what was there before.
+    for puts in [0, 2] {
+        let (disk, first, second) = opened_twice(puts);
+        disk.remove(&first.path).unwrap();
+        let behind = super::review::frames(&disk, &second)[1].0.offset() as usize;
+        disk.zero(&second.path, behind..behind + 4096).unwrap();
+        let before = disk.operations();
+        let error = try_open(&disk).unwrap_err().to_string();
+        assert!(error.contains("nothing was touched"), "{error}");
+        assert_eq!(disk.operations(), before);
+    }
+}
+
+/// INV-9: nothing is left in the newest segment, or it has no length: its name alone tells that
+/// there was a header at least.
+#[test]
+fn a_newest_segment_in_which_nothing_is_left_is_refused_untouched() {
+    for len in [None, Some(0), Some(100)] {
+        let (disk, _, second) = opened_twice(3);
+        let end = disk.content(&second.path).unwrap().len();
+        disk.zero(&second.path, 0..end).unwrap();
+        if let Some(len) = len {
+            let file = disk.open(&second.path, true, WriteBackend::Pwrite).unwrap();
+            file.truncate(len).unwrap();
+        }
+        let before = disk.operations();
+        let error = try_open(&disk).unwrap_err().to_string();
+        assert!(error.contains("wal salvage"), "{len:?}: {error}");
+        assert_eq!(disk.operations(), before, "nothing was touched");
+        // Whoever takes it away has said so.
+        disk.remove(&second.path).unwrap();
+        assert_eq!(take_all(&open(&disk)), ((0..6).collect(), Vec::new()));
+    }
 }
 
 /// INV-9: no byte is bad where a file was cut between two frames, and no event behind it tells that
