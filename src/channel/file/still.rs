@@ -5,11 +5,11 @@
 //! end of the log page by page while the writer goes on, and would take the place between a page
 //! from before and one from after for damage.
 //!
-//! *Algorithm*: a writer stores frames in the order of their places, and begins a segment when the
-//! one before is complete. So whatever stands before the last byte that was not zero, in the newest
-//! segment that is not blank, was stored before that byte, and is there for every later read. What
-//! comes behind it is shown as zeros. *Invariant*: INV-21. The end is looked for from behind, so
-//! that the place where it is found is not older than what was read before.
+//! *Algorithm*: a writer stores frames in the order of their places, and names a segment when the
+//! one before is complete. So whatever stands before the last byte that is not zero in the newest
+//! segment was stored before that byte, and is there for every later read. What comes behind it is
+//! shown as zeros. *Invariant*: INV-21. The end is looked for from behind, so that the place where
+//! it is found is not older than what was read before.
 
 use std::io;
 use std::path::PathBuf;
@@ -30,16 +30,11 @@ const PIECE: u32 = 256 << 10;
 /// The files of a log in which nothing new is shown from here on.
 pub(super) fn list(disk: &dyn Disk, dirs: &[PathBuf]) -> Result<Listing, OpenError> {
     let mut listing = layout::list(disk, dirs)?;
-    for found in listing.segments.iter_mut().rev() {
+    if let Some(newest) = listing.segments.last_mut() {
         // What is wrong with the file, whoever reads it says.
-        let Ok(file) = disk.open(&found.path, false, WriteBackend::Pwrite) else {
-            break;
-        };
-        let shown = nonzero_end(file.as_ref());
-        found.shown = Some(shown).filter(|_| !planted(Bug::EndNotFixed));
-        if shown > SEGMENT_HEADER_BYTES {
-            break;
-        }
+        let file = disk.open(&newest.path, false, WriteBackend::Pwrite);
+        let shown = file.ok().map(|file| nonzero_end(file.as_ref()));
+        newest.shown = shown.filter(|_| !planted(Bug::EndNotFixed));
     }
     Ok(listing)
 }
