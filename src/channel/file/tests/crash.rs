@@ -9,12 +9,13 @@ use wal_format::FrameKind;
 
 use super::super::examine::examine;
 use super::super::options::{SPARES_AHEAD, SPARES_RESERVED};
+use super::super::salvage::{PossiblyDelivered, Request, salvage};
 use super::super::simulation::SteppedChannel;
 use super::super::*;
 use super::planted::{put_stepped, roll, segment_files, small, stepped};
 use super::{batch, take_all};
 use crate::env::clock;
-use crate::env::disk::{DiskFile, WriteBackend};
+use crate::env::disk::{Disk, DiskFile, WriteBackend};
 use crate::env::disk_sim::SimDisk;
 
 fn options() -> FileChannelOptions {
@@ -288,7 +289,15 @@ fn a_newest_segment_in_which_nothing_is_left_is_refused_untouched() {
         let error = try_open(&disk).unwrap_err().to_string();
         assert!(error.contains("wal salvage"), "{len:?}: {error}");
         assert_eq!(disk.operations(), before, "nothing was touched");
-        // Whoever takes it away has said so.
+        // What the error tells to do, and the other way: whoever takes it away has said so.
+        let request = Request {
+            dirs: options().data_dirs,
+            to: "/new".into(),
+            possibly_delivered: PossiblyDelivered::Keep,
+        };
+        let shared: Arc<dyn Disk> = Arc::new(disk.kill());
+        let report = salvage(&shared, &clock::system(), &request, |_, _| {}).unwrap();
+        assert_eq!(report.kept_events(), 6, "{len:?}: {report:?}");
         disk.remove(&second.path).unwrap();
         assert_eq!(take_all(&open(&disk)), ((0..6).collect(), Vec::new()));
     }
